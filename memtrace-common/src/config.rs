@@ -1,0 +1,33 @@
+//! What userspace tells the kernel program before it is loaded.
+
+/// Settings that are fixed for one load of the kernel program. They live in read-only data, so the
+/// verifier knows their values and removes the branches that are not taken.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// Device number (as `struct stat` has it) of memtrace's own PID namespace, or 0 when it is the
+    /// initial one. Where set, process ids are translated into that namespace (`bpf_get_ns_current_pid_tgid`),
+    /// so that both sides of the kernel boundary mean the same process by a number.
+    pub pid_namespace_dev: u64,
+    /// Inode of that namespace, or 0.
+    pub pid_namespace_ino: u64,
+    /// 1 where a return probe fires for calls that were not sampled, too. The entry then has to remove
+    /// what an earlier call that never returned (an exception, a `longjmp`) may have left behind.
+    pub return_always_fires: u32,
+    /// 1 where every recorded allocation and free is sent to userspace.
+    pub events: u32,
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)`, only integers, no padding (see the test), every bit pattern valid.
+unsafe impl aya::Pod for Config {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_the_size_both_sides_expect() {
+        assert_eq!(size_of::<Config>(), 24);
+    }
+}

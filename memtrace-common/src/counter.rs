@@ -1,0 +1,77 @@
+//! Everything the kernel program counts about itself.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A slot of the per-CPU counter array.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of the slots.
+            pub const ALL: &'static [Counter] = &[$(Counter::$name,)*];
+            /// How many slots there are.
+            pub const COUNT: usize = Self::ALL.len();
+        }
+    };
+}
+
+counters! {
+    /// Entries of an allocation function, sampled or not.
+    AllocationHits,
+    /// Entries of a free function.
+    FreeHits,
+    /// Of these entries, those at an instruction that the kernel single-steps.
+    SteppedHits,
+    /// Return probes that fired.
+    ReturnHits,
+    /// Allocations that were sampled and recorded.
+    Sampled,
+    /// Frees of a recorded allocation.
+    FreesMatched,
+    /// Sampled calls that returned no memory.
+    AllocationsFailed,
+    /// Sampled calls dropped because another allocation function had made them; they are counted as
+    /// that function's.
+    Nested,
+    /// The table of calls between entry and return was full: a sampled allocation was not recorded.
+    InFlightFull,
+    /// A sampled call never returned (exception, `longjmp`, the thread ended): nothing to record.
+    MissedReturns,
+    /// The address of a new allocation was recorded as live: its free was not seen. The old one was
+    /// taken off the books when this was found.
+    MissedFrees,
+    /// The live table was full: an allocation is in the allocation totals but not in the in-use totals.
+    LiveFull,
+    /// The stack table was full: an allocation is counted under the stack "not recorded".
+    StacksFull,
+    /// The ring buffer was full when a stack was to be announced; it is announced again with the next
+    /// sample of that stack.
+    RingFull,
+    /// The ring buffer was full when a process executed a program or loaded libraries: probes there were
+    /// set late or not at all.
+    ImageChangesLost,
+    /// The ring buffer was full when an allocation or free was to be sent.
+    EventsLost,
+    /// All scratch space was in use by preempted programs: an allocation is counted under the stack
+    /// "not recorded".
+    ScratchBusy,
+    /// A stack had more frames than are kept.
+    StackTruncated,
+    /// The address that `posix_memalign` stored could not be read: an allocation was not recorded.
+    ResultUnreadable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_numbered_in_order() {
+        for (slot, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, slot);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What the kernel program sends through the ring buffer. Every record begins with its kind.
+
+use crate::{Block, MAX_FRAMES};
+
+/// Kind of [`NewStack`].
+pub const EVENT_NEW_STACK: u32 = 1;
+/// Kind of [`ImageChanged`]: the dynamic loader is at work.
+pub const EVENT_LOADER: u32 = 2;
+/// Kind of [`ImageChanged`]: a new program.
+pub const EVENT_EXEC: u32 = 3;
+
+/// Kind of [`BlockEvent`]: an allocation was recorded.
+pub const EVENT_ALLOCATED: u32 = 4;
+/// Kind of [`BlockEvent`]: a recorded allocation was freed.
+pub const EVENT_FREED: u32 = 5;
+
+/// Something happened to a recorded allocation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct BlockEvent {
+    /// [`EVENT_ALLOCATED`] or [`EVENT_FREED`].
+    pub kind: u32,
+    /// The process, as memtrace's PID namespace numbers it.
+    pub tgid: u32,
+    /// The thread that did it.
+    pub tid: u32,
+    /// Always 0: the record has no hidden padding.
+    pub reserved: u32,
+    /// When: nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// The block's address.
+    pub address: u64,
+    /// The block.
+    pub block: Block,
+}
+
+/// A stack that was seen for the first time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NewStack {
+    /// [`EVENT_NEW_STACK`].
+    pub kind: u32,
+    /// The process, as memtrace's PID namespace numbers it.
+    pub tgid: u32,
+    /// The stack's identity: a 64-bit hash of the process and all its frames.
+    pub stack_id: u64,
+    /// How many of `frames` are in use.
+    pub len: u32,
+    /// [`StackEnd`](crate::StackEnd) as a number.
+    pub end: u32,
+    /// Return addresses, the innermost first: the first is where the allocation function returns to.
+    pub frames: [u64; MAX_FRAMES],
+}
+
+/// A watched process has executed a new program ([`EVENT_EXEC`]), or its dynamic loader has changed, or is
+/// about to change, the list of loaded objects ([`EVENT_LOADER`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ImageChanged {
+    /// [`EVENT_EXEC`] or [`EVENT_LOADER`].
+    pub kind: u32,
+    /// The process, as memtrace's PID namespace numbers it.
+    pub tgid: u32,
+    /// When: nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+}
+
+/// Value of the table of watched processes: send events.
+pub const WATCH: u32 = 0;
+/// Value of the table of watched processes: send events and stop the process (`SIGSTOP`) until it is let
+/// go on. Only for processes that memtrace has started itself.
+pub const WATCH_AND_STOP: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_have_the_size_both_sides_expect() {
+        assert_eq!(size_of::<NewStack>(), 24 + MAX_FRAMES * 8);
+        assert_eq!(size_of::<ImageChanged>(), 16);
+        assert_eq!(size_of::<BlockEvent>(), 32 + size_of::<Block>());
+    }
+}

@@ -1,0 +1,28 @@
+//! The records that the kernel program and userspace both read.
+//!
+//! Everything here is plain `repr(C)` data without padding that the compiler chose, or arithmetic that
+//! both sides must do alike. The kernel program writes these records into BPF maps and the ring buffer;
+//! userspace reads them as bytes. A change of a record is a change of both sides at once, because they
+//! are built from this one crate and the BPF object carries a digest of it.
+#![no_std]
+
+mod config;
+mod counter;
+mod event;
+mod function;
+mod live;
+pub mod sampling;
+mod stack;
+
+pub use config::Config;
+pub use counter::Counter;
+pub use event::{
+    BlockEvent, EVENT_ALLOCATED, EVENT_EXEC, EVENT_FREED, EVENT_LOADER, EVENT_NEW_STACK, ImageChanged,
+    NewStack, WATCH, WATCH_AND_STOP,
+};
+pub use function::{FunctionKind, Probe};
+pub use live::{
+    Block, CallerRange, InFlight, InFlightKey, InternalCallers, LiveKey, MAX_CALLER_RANGES, MAX_WRAPPER_ROWS,
+    WrapperRow, Wrappers,
+};
+pub use stack::{MAX_FRAMES, STACK_NOT_RECORDED, StackEnd, StackTotals};

@@ -1,0 +1,210 @@
+//! Poisson sampling by bytes, without state.
+//!
+//! If sample points are scattered over all allocated bytes at a mean distance of `interval`, an
+//! allocation of `size` bytes holds at least one with probability `1 - exp(-size / interval)`,
+//! independently of every other allocation. So instead of counting bytes down (per thread or per CPU,
+//! with all that comes with it), each allocation is drawn for itself with that probability.
+//!
+//! Each sampled allocation then stands for `1 / probability` allocations (the Horvitz-Thompson
+//! estimator), which makes sums over any set of allocations unbiased whatever their sizes.
+//!
+//! The kernel has no floating point, so userspace fills a [`Segment`] table and the kernel interpolates.
+//! The weight is the reciprocal of the interpolated probability, the very one that was drawn with, so
+//! interpolation costs no bias; it only bends the probability by less than 0.03 %.
+
+/// Probabilities are in units of 2^-48: this is certainty.
+pub const CERTAIN: u64 = 1 << 48;
+
+/// Each power of two of the size is split into this many segments.
+pub const SEGMENTS_PER_OCTAVE: usize = 16;
+
+/// How many segments there are: sizes below 2^48 bytes, the largest that an address space can hold.
+pub const SEGMENTS: usize = 48 * SEGMENTS_PER_OCTAVE;
+
+/// Objects are counted in this fraction: 65536 is one.
+pub const OBJECT_UNIT: u64 = 1 << 16;
+
+/// Bytes are counted in this fraction: 16 is one. A total overflows at 2^60 bytes, which is three years
+/// of allocating 10 GB a second.
+pub const BYTE_UNIT: u64 = 1 << 4;
+
+/// The smallest mean distance above 1: below it the rounding to [`BYTE_UNIT`] would show (at this one it
+/// is at most 0.05 % of a sample), and recording everything costs no more.
+pub const MIN_INTERVAL: u64 = 64;
+
+/// The probability along one segment of sizes: a straight line.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Probability at the segment's first size, in 2^-48.
+    pub base: u64,
+    /// What is added towards the next segment's first size.
+    pub rise: u64,
+}
+
+/// What one sampled allocation stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Allocations, in 1/65536.
+    pub objects: u64,
+    /// Bytes, in 1/16.
+    pub bytes: u64,
+}
+
+/// The number of the highest set bit, 0 for 0 and 1. In steps of halves, because BPF has no such
+/// instruction and a loop would cost more.
+#[inline(always)]
+pub fn log2(value: u64) -> u32 {
+    let mut rest = value;
+    let mut log = 0;
+    if rest >= 1 << 32 {
+        rest >>= 32;
+        log += 32;
+    }
+    if rest >= 1 << 16 {
+        rest >>= 16;
+        log += 16;
+    }
+    if rest >= 1 << 8 {
+        rest >>= 8;
+        log += 8;
+    }
+    if rest >= 1 << 4 {
+        rest >>= 4;
+        log += 4;
+    }
+    if rest >= 1 << 2 {
+        rest >>= 2;
+        log += 2;
+    }
+    if rest >= 1 << 1 {
+        log += 1;
+    }
+    log
+}
+
+/// Where `size` lies: the segment's index and the place in it in 1/2^20. `None` for sizes that no address
+/// space can hold.
+#[inline(always)]
+pub fn place(size: u64) -> Option<(usize, u64)> {
+    // malloc(0) returns an object like any other; it is drawn as if it had one byte.
+    let size = if size == 0 { 1 } else { size };
+    let octave = log2(size);
+    if octave >= 48 {
+        return None;
+    }
+    // The bits below the leading one, aligned to the top of 24 bits: 4 choose the segment, 20 the place.
+    let mantissa = ((size << (63 - octave)) & !(1 << 63)) >> 39;
+    let index = octave as usize * SEGMENTS_PER_OCTAVE + (mantissa >> 20) as usize;
+    Some((index, mantissa & ((1 << 20) - 1)))
+}
+
+/// The probability with which a size at `place` of `segment` is sampled, in 2^-48.
+#[inline(always)]
+pub fn threshold(segment: &Segment, place: u64) -> u64 {
+    // No overflow: `rise` is below 2^44, because a segment spans at most a sixteenth of the size and the
+    // probability is concave; 2^44 * 2^20 just fits. Certainty has a rise of 0.
+    segment.base + ((segment.rise * place) >> 20)
+}
+
+/// What an allocation of `size` bytes stands for that was sampled with `threshold`.
+#[inline(always)]
+pub fn weight(size: u64, threshold: u64) -> Weight {
+    if threshold >= CERTAIN {
+        return Weight { objects: OBJECT_UNIT, bytes: size * BYTE_UNIT };
+    }
+    // 2^16 * 2^48 / threshold; 2^64 - 1 instead of 2^64 is less than one part in 2^48 off.
+    let objects = u64::MAX / if threshold == 0 { 1 } else { threshold };
+    // size * objects / 2^12 in two parts, so that the product fits for every size and weight in use.
+    let whole = size * (objects >> 16) * BYTE_UNIT;
+    let part = (size * (objects & 0xffff) + (1 << 11)) >> 12;
+    Weight { objects, bytes: whole + part }
+}
+
+#[cfg(feature = "user")]
+mod table {
+    use super::*;
+
+    extern crate std;
+    use std::vec::Vec;
+
+    // SAFETY: `repr(C)`, two integers, no padding, every bit pattern valid.
+    unsafe impl aya::Pod for Segment {}
+
+    /// The segment table for a mean distance of `interval` bytes. An interval of 0 or 1 records every
+    /// allocation.
+    pub fn table(interval: u64) -> Vec<Segment> {
+        if interval <= 1 {
+            return std::vec![Segment { base: CERTAIN, rise: 0 }; SEGMENTS];
+        }
+        let at = |index: usize| {
+            let octave = index / SEGMENTS_PER_OCTAVE;
+            let step = index % SEGMENTS_PER_OCTAVE;
+            let size = (1.0 + step as f64 / SEGMENTS_PER_OCTAVE as f64) * 2f64.powi(octave as i32);
+            let probability = -(-size / interval as f64).exp_m1();
+            // At least one unit, so that no weight is infinite.
+            ((probability * CERTAIN as f64).round() as u64).clamp(1, CERTAIN)
+        };
+        (0..SEGMENTS).map(|index| Segment { base: at(index), rise: at(index + 1) - at(index) }).collect()
+    }
+}
+
+#[cfg(feature = "user")]
+pub use table::table;
+
+#[cfg(all(test, feature = "user"))]
+mod tests {
+    use super::*;
+
+    fn probability(table: &[Segment], size: u64) -> u64 {
+        let (index, place) = place(size).expect("the size fits an address space");
+        threshold(&table[index], place)
+    }
+
+    #[test]
+    fn interval_one_records_everything_exactly() {
+        let table = table(1);
+        for size in [0, 1, 7, 4096, 10 << 30, (1 << 48) - 1] {
+            let threshold = probability(&table, size);
+            assert_eq!(threshold, CERTAIN);
+            assert_eq!(weight(size, threshold), Weight { objects: OBJECT_UNIT, bytes: size * BYTE_UNIT });
+        }
+    }
+
+    #[test]
+    fn the_probability_is_that_of_a_poisson_process() {
+        for interval in [MIN_INTERVAL, 1000, 4096, 64 << 10, 512 << 10, 1 << 30] {
+            let table = table(interval);
+            for shift in 0..48 {
+                for size in [1u64 << shift, (1 << shift) + (1 << shift) / 3, (1 << shift) * 2 - 1] {
+                    let want = -(-(size as f64) / interval as f64).exp_m1();
+                    let have = probability(&table, size) as f64 / CERTAIN as f64;
+                    assert!((have / want - 1.0).abs() < 3e-4, "{size} at {interval}: {have} for {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weight_times_probability_is_the_size() {
+        for interval in [MIN_INTERVAL, 4096, 512 << 10, 1 << 30] {
+            let table = table(interval);
+            for size in [1u64, 3, 16, 100, 4096, 100_000, 524_288, 1 << 20, 1 << 27, 10 << 30, 1 << 47] {
+                let threshold = probability(&table, size);
+                let weight = weight(size, threshold);
+                let probability = threshold as f64 / CERTAIN as f64;
+                let bytes = weight.bytes as f64 / BYTE_UNIT as f64 * probability;
+                let objects = weight.objects as f64 / OBJECT_UNIT as f64 * probability;
+                assert!((bytes / size as f64 - 1.0).abs() < 5e-4, "{size} at {interval}: {bytes}");
+                assert!((objects - 1.0).abs() < 2e-5, "{size} at {interval}: {objects}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_an_address_space_have_no_place() {
+        assert_eq!(place(1 << 48), None);
+        assert_eq!(place(u64::MAX), None);
+        assert_eq!(place(0), place(1));
+    }
+}

@@ -1,0 +1,152 @@
+//! The entry of an allocation function: draw, and remember what was drawn until it returns.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, pt_regs},
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::LruHashMap,
+    programs::ProbeContext,
+};
+use memtrace_common::{Block, Counter, FunctionKind, InFlight, InFlightKey, Probe, sampling};
+
+use crate::{arch, books, control, counters::count, diagnostics, nested, sample, task};
+
+/// Calls between their entry and their return. Calls that never return (a `longjmp` out of malloc, a thread
+/// that ends there) stay; when there are too many of them, the least recently used makes room.
+#[map]
+pub(crate) static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_entries(32768, 0);
+
+/// What a call asks for.
+struct Request {
+    size: u64,
+    /// The block to be resized, or 0.
+    old_address: u64,
+    /// Where the result is stored, or 0.
+    result_pointer: u64,
+}
+
+/// `count * size`, or all ones where no address space could hold that: such a call fails, and no draw
+/// takes it. (A check of the product itself would need 128 bits, which BPF does not have.)
+#[inline(always)]
+fn product(count: u64, size: u64) -> u64 {
+    if sampling::log2(count) + sampling::log2(size) >= 48 {
+        return u64::MAX;
+    }
+    count.wrapping_mul(size)
+}
+
+#[inline(always)]
+fn request(ctx: &ProbeContext, kind: FunctionKind) -> Option<Request> {
+    let first: u64 = ctx.arg(0)?;
+    let second = || ctx.arg::<u64>(1);
+    let third = || ctx.arg::<u64>(2);
+    let plain = |size| Request { size, old_address: 0, result_pointer: 0 };
+    Some(match kind {
+        FunctionKind::Malloc => plain(first),
+        FunctionKind::Calloc => plain(product(first, second()?)),
+        FunctionKind::AlignedAlloc => plain(second()?),
+        FunctionKind::PosixMemalign => Request { size: third()?, old_address: 0, result_pointer: first },
+        FunctionKind::Realloc => Request { size: second()?, old_address: first, result_pointer: 0 },
+        FunctionKind::ReallocArray => {
+            Request { size: product(second()?, third()?), old_address: first, result_pointer: 0 }
+        }
+        FunctionKind::Free => return None,
+    })
+}
+
+/// Handles the entry of an allocation function. Returns whether its return has to be seen.
+#[inline(always)]
+pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) -> bool {
+    if !control::running() {
+        return false;
+    }
+    count(Counter::AllocationHits);
+    if probe.stepped {
+        count(Counter::SteppedHits);
+    }
+    let Some(request) = request(ctx, probe.kind) else { return false };
+    let threshold = sample::draw(request.size);
+    // glibc's realloc(NULL, size) jumps to malloc.
+    let resizes = matches!(probe.kind, FunctionKind::Realloc | FunctionKind::ReallocArray);
+    let outermost = probe.may_jump || (resizes && request.old_address == 0);
+    let cleans = control::config().return_always_fires != 0;
+    if threshold == 0 && !outermost && !cleans && !(resizes && request.old_address != 0) {
+        return false;
+    }
+    remember(ctx, probe.kind, &request, threshold, outermost)
+}
+
+/// The part that only few calls reach.
+#[inline(always)]
+fn remember(
+    ctx: &ProbeContext,
+    kind: FunctionKind,
+    request: &Request,
+    threshold: u64,
+    outermost: bool,
+) -> bool {
+    // SAFETY: the registers are the context of this program.
+    let regs: &pt_regs = unsafe { &*ctx.regs };
+    let pid_tgid = task::pid_tgid();
+    let key = InFlightKey { pid_tgid, stack_pointer: arch::entry_stack_pointer(regs) };
+    if control::config().return_always_fires != 0 {
+        forget_stale(&key);
+    }
+    let mut call = InFlight {
+        old: Block::default(),
+        old_address: request.old_address,
+        size: request.size,
+        threshold,
+        result_pointer: request.result_pointer,
+        kind: kind as u32,
+        outermost: outermost.into(),
+        // SAFETY: the helper takes nothing and returns a number.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+    };
+    if call.old_address != 0 {
+        books::take_out(pid_tgid, call.old_address, &mut call.old);
+    }
+    if call.threshold == 0 && call.old.present == 0 && !outermost {
+        return false;
+    }
+    if (call.threshold != 0 || outermost) && nested::is_inner(pid_tgid, regs) {
+        if call.threshold != 0 {
+            count(Counter::Nested);
+            call.threshold = 0;
+        }
+        call.outermost = 0;
+        if call.old.present == 0 {
+            return false;
+        }
+    }
+    if IN_FLIGHT.insert(&key, &call, BPF_ANY.into()).is_err() {
+        if call.threshold != 0 {
+            count(Counter::InFlightFull);
+            diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::InFlightFull));
+        }
+        if call.old.present != 0 {
+            books::put_back(pid_tgid, call.old_address, &call.old);
+        }
+        return false;
+    }
+    if call.outermost != 0 {
+        nested::enter(pid_tgid, key.stack_pointer);
+    }
+    true
+}
+
+/// Where a return probe fires for every call: removes what an earlier call at this place, which never
+/// returned, has left behind, so that this call's return does not find it.
+#[inline(always)]
+fn forget_stale(key: &InFlightKey) {
+    // SAFETY: only one field is read, at once; this thread alone has this key.
+    let Some(outermost) = (unsafe { IN_FLIGHT.get(key) }).map(|call| call.outermost) else { return };
+    // A function that has jumped here is under way; its record is found by the return of either.
+    if outermost != 0 && nested::is_outermost(key) {
+        return;
+    }
+    if IN_FLIGHT.remove(key).is_ok() {
+        count(Counter::MissedReturns);
+        diagnostics::say(|| diagnostics::missed_return(key.pid_tgid, key.stack_pointer));
+    }
+}

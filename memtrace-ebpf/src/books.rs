@@ -1,0 +1,152 @@
+//! The books: which blocks are live, and what each stack has allocated and freed.
+//!
+//! At all times, per stack: allocated - freed - untracked = the sum over its live blocks, except for
+//! blocks that are in the hands of a `realloc` at that moment.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::HashMap,
+    programs::RetProbeContext,
+};
+use memtrace_common::{
+    Block, Counter, EVENT_ALLOCATED, EVENT_FREED, InFlight, LiveKey, STACK_NOT_RECORDED, StackTotals,
+    sampling,
+};
+
+use crate::{atomic, counters::count, diagnostics, events, stack, task};
+
+/// The live blocks. Allocated as it fills, so that a large limit costs nothing until it is needed.
+#[map]
+static LIVE: HashMap<LiveKey, Block> = HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
+
+/// By stack id. Userspace puts in [`STACK_NOT_RECORDED`] before the first probe is set.
+#[map]
+static STACKS: HashMap<u64, StackTotals> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
+
+#[inline(always)]
+fn key(pid_tgid: u64, address: u64) -> LiveKey {
+    LiveKey { address, tgid: task::tgid(pid_tgid), reserved: 0 }
+}
+
+/// Takes the block at `address` off the live table, into `block`. Where there is none, or another
+/// thread was faster, `block` stays empty. Totals stay as they are.
+#[inline(always)]
+pub(crate) fn take_out(pid_tgid: u64, address: u64, block: &mut Block) {
+    let key = key(pid_tgid, address);
+    // SAFETY: the value is copied at once; a block is changed only by whoever owns the memory.
+    let Some(found) = (unsafe { LIVE.get(&key) }).copied() else { return };
+    if LIVE.remove(&key).is_ok() {
+        *block = found;
+    }
+}
+
+/// Puts a block back that was taken out.
+#[inline(always)]
+pub(crate) fn put_back(pid_tgid: u64, address: u64, block: &Block) {
+    if LIVE.insert(&key(pid_tgid, address), block, BPF_ANY.into()).is_err() {
+        untracked(pid_tgid, block);
+    }
+}
+
+/// Counts a block that was taken out as freed.
+#[inline(always)]
+pub(crate) fn freed(pid_tgid: u64, address: u64, block: &Block) {
+    events::block(EVENT_FREED, pid_tgid, address, block);
+    diagnostics::say(|| diagnostics::freed(pid_tgid, address, block.size, block.stack_id));
+    if let Some(totals) = STACKS.get_ptr_mut(&block.stack_id) {
+        // SAFETY: a pointer to a map value; its fields are aligned and stay valid while this runs.
+        unsafe {
+            atomic::add(&raw mut (*totals).freed_objects, block.objects);
+            atomic::add(&raw mut (*totals).freed_bytes, block.bytes);
+            atomic::add(&raw mut (*totals).freed_samples, 1);
+        }
+    }
+}
+
+/// Counts a block as one whose fate will not be known.
+#[inline(always)]
+fn untracked(pid_tgid: u64, block: &Block) {
+    count(Counter::LiveFull);
+    diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::LiveFull));
+    if let Some(totals) = STACKS.get_ptr_mut(&block.stack_id) {
+        // SAFETY: as in `freed`.
+        unsafe {
+            atomic::add(&raw mut (*totals).untracked_objects, block.objects);
+            atomic::add(&raw mut (*totals).untracked_bytes, block.bytes);
+        }
+    }
+}
+
+/// Enters a new block.
+#[inline(always)]
+pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call: &InFlight) {
+    let weight = sampling::weight(call.size, call.threshold);
+    let mut stack_id = stack::record(ctx, pid_tgid);
+    if totals_of(stack_id, pid_tgid).is_none() {
+        count(Counter::StacksFull);
+        diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::StacksFull));
+        stack_id = STACK_NOT_RECORDED;
+    }
+    let Some(totals) = STACKS.get_ptr_mut(&stack_id) else { return };
+    let block = Block {
+        stack_id,
+        size: call.size,
+        objects: weight.objects,
+        bytes: weight.bytes,
+        // SAFETY: the helper takes nothing and returns a number.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        tid: pid_tgid as u32,
+        present: 1,
+    };
+    // SAFETY: as in `freed`.
+    unsafe {
+        atomic::add(&raw mut (*totals).allocated_objects, block.objects);
+        atomic::add(&raw mut (*totals).allocated_bytes, block.bytes);
+        atomic::add(&raw mut (*totals).samples, 1);
+    }
+    count(Counter::Sampled);
+
+    let key = key(pid_tgid, address);
+    let mut inserted = LIVE.insert(&key, &block, BPF_NOEXIST.into()).is_ok();
+    if !inserted {
+        let mut stale = Block::default();
+        take_out(pid_tgid, address, &mut stale);
+        if stale.present != 0 {
+            // The allocator hands the address out again, so it was freed where no probe saw it.
+            diagnostics::say(|| diagnostics::missed_free(pid_tgid, address, stale.stack_id));
+            freed(pid_tgid, address, &stale);
+            count(Counter::MissedFrees);
+            inserted = LIVE.insert(&key, &block, BPF_ANY.into()).is_ok();
+        }
+    }
+    events::block(EVENT_ALLOCATED, pid_tgid, address, &block);
+    diagnostics::say(|| diagnostics::recorded(pid_tgid, address, block.size, stack_id));
+    if !inserted {
+        untracked(pid_tgid, &block);
+    }
+}
+
+/// The totals of a stack, made where the stack is new. `None` where the table is full.
+#[inline(always)]
+pub(crate) fn totals_of(stack_id: u64, pid_tgid: u64) -> Option<*mut StackTotals> {
+    if let Some(totals) = STACKS.get_ptr_mut(&stack_id) {
+        return Some(totals);
+    }
+    let empty = StackTotals {
+        allocated_objects: 0,
+        allocated_bytes: 0,
+        freed_objects: 0,
+        freed_bytes: 0,
+        untracked_objects: 0,
+        untracked_bytes: 0,
+        samples: 0,
+        freed_samples: 0,
+        tgid: task::tgid(pid_tgid),
+        announced: 0,
+    };
+    // Another CPU may have been faster, which is as good; so the result is the look-up's.
+    let _ = STACKS.insert(&stack_id, &empty, BPF_NOEXIST.into());
+    STACKS.get_ptr_mut(&stack_id)
+}

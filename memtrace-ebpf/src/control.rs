@@ -1,0 +1,26 @@
+//! What userspace sets: before loading the [`Config`], while running the switch.
+
+use aya_ebpf::{Global, macros::map, maps::Array};
+use memtrace_common::Config;
+
+#[unsafe(no_mangle)]
+static CONFIG: Global<Config> =
+    Global::new(Config { pid_namespace_dev: 0, pid_namespace_ino: 0, return_always_fires: 0, events: 0 });
+
+/// One slot: 1 while the books are open. All probes are in place before it is set and taken down after
+/// it is cleared, so that allocations and frees are seen from one instant to another, and not the one
+/// without the other.
+#[map]
+static RUNNING: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The settings of this load.
+#[inline(always)]
+pub(crate) fn config() -> Config {
+    CONFIG.load()
+}
+
+/// Whether the books are open.
+#[inline(always)]
+pub(crate) fn running() -> bool {
+    matches!(RUNNING.get(0), Some(1))
+}

@@ -1,0 +1,16 @@
+//! Counting what happens here.
+
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+use memtrace_common::Counter;
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT as u32, 0);
+
+/// Counts one more of `counter`. The slot is this CPU's own, but a program can be preempted in the
+/// middle of an addition, so it is an atomic one; without another CPU in the way that costs little.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+        crate::atomic::add(slot, 1);
+    }
+}

@@ -1,0 +1,72 @@
+//! What goes to userspace through the ring buffer.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_ktime_get_ns, bpf_send_signal},
+    macros::map,
+    maps::{HashMap, RingBuf},
+};
+use memtrace_common::{Block, BlockEvent, Counter, ImageChanged, NewStack, WATCH_AND_STOP};
+
+use crate::{control, counters::count, diagnostics, task};
+
+/// Userspace sets the size.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Processes of which userspace wants to know when their program or list of libraries changes, and
+/// whether they are to stop then ([`WATCH_AND_STOP`]).
+#[map]
+static WATCHED: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// `SIGSTOP` on every architecture that memtrace knows (asm-generic/signal.h).
+const SIGSTOP: u32 = 19;
+
+/// Sends a stack. Says whether there was room.
+#[inline(always)]
+pub(crate) fn send(stack: &NewStack) -> bool {
+    EVENTS.output::<NewStack>(stack, 0).is_ok()
+}
+
+/// Tells userspace what happened to a recorded allocation, if it wants to know.
+#[inline(always)]
+pub(crate) fn block(kind: u32, pid_tgid: u64, address: u64, block: &Block) {
+    if control::config().events == 0 {
+        return;
+    }
+    let event = BlockEvent {
+        kind,
+        tgid: task::tgid(pid_tgid),
+        tid: pid_tgid as u32,
+        reserved: 0,
+        // SAFETY: the helper takes nothing and returns a number.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        address,
+        block: *block,
+    };
+    if EVENTS.output::<BlockEvent>(&event, 0).is_err() {
+        count(Counter::EventsLost);
+        diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::EventsLost));
+    }
+}
+
+/// Tells userspace that this process may have other code from here on, and has it wait if memtrace has
+/// started it.
+#[inline(always)]
+pub(crate) fn image_changed(kind: u32) {
+    let tgid = task::tgid(task::pid_tgid());
+    // SAFETY: the value is copied at once.
+    let Some(watch) = (unsafe { WATCHED.get(&tgid) }).copied() else { return };
+    diagnostics::say(|| diagnostics::image_changed(tgid, kind));
+    // SAFETY: the helper takes nothing and returns a number.
+    let event = ImageChanged { kind, tgid, time_ns: unsafe { bpf_ktime_get_ns() } };
+    if EVENTS.output::<ImageChanged>(&event, 0).is_err() {
+        // The process must not wait for an answer that nobody will give.
+        count(Counter::ImageChangesLost);
+        diagnostics::say(|| diagnostics::no_room(u64::from(tgid) << 32, Counter::ImageChangesLost));
+        return;
+    }
+    if watch == WATCH_AND_STOP {
+        // SAFETY: the helper takes a signal number.
+        unsafe { bpf_send_signal(SIGSTOP) };
+    }
+}

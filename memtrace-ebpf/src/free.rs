@@ -1,0 +1,30 @@
+//! The entry of a free function.
+
+use aya_ebpf::programs::ProbeContext;
+use memtrace_common::{Block, Counter, Probe};
+
+use crate::{books, control, counters::count, task};
+
+/// Handles the entry of a free function. When free functions call each other, the first one finds the
+/// block and the others nothing.
+#[inline(always)]
+pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) {
+    if !control::running() {
+        return;
+    }
+    count(Counter::FreeHits);
+    if probe.stepped {
+        count(Counter::SteppedHits);
+    }
+    let Some(address) = ctx.arg::<u64>(0) else { return };
+    if address == 0 {
+        return;
+    }
+    let mut block = Block::default();
+    let pid_tgid = task::pid_tgid();
+    books::take_out(pid_tgid, address, &mut block);
+    if block.present != 0 {
+        books::freed(pid_tgid, address, &block);
+        count(Counter::FreesMatched);
+    }
+}

@@ -1,0 +1,108 @@
+//! The functions that an ELF file defines, and where their code stands in the file.
+
+use std::{fs::File, io};
+
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind};
+use thiserror::Error;
+
+/// An ELF file could not be read.
+#[derive(Debug, Error)]
+pub enum ElfError {
+    /// Not readable.
+    #[error("cannot read it")]
+    Io(#[from] io::Error),
+    /// Not an ELF file, or a broken one.
+    #[error("it is not a valid ELF file")]
+    Parse(#[from] object::Error),
+}
+
+/// A function that an ELF file defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionSymbol {
+    /// The name in the symbol table.
+    pub name: String,
+    /// Its virtual address in the file.
+    pub address: u64,
+    /// Its size in bytes; 0 where the symbol table does not say.
+    pub size: u64,
+    /// Where its first instruction stands in the file.
+    pub file_offset: u64,
+}
+
+/// The functions of one ELF file.
+pub struct ElfSymbols {
+    /// Those that were asked for.
+    pub functions: Vec<FunctionSymbol>,
+    /// The code of each, in the same order; of a long one the beginning.
+    pub code: Vec<Vec<u8>>,
+    /// The unwind tables, if the file has them and has functions that were asked for.
+    pub eh_frame: Option<Section>,
+}
+
+/// A section's content.
+pub struct Section {
+    /// Its virtual address in the file.
+    pub address: u64,
+    /// Its bytes.
+    pub data: Vec<u8>,
+}
+
+/// How many bytes of a function are kept at the most: allocator functions that are longer have their slow
+/// paths at the end.
+const CODE: u64 = 4096;
+
+/// How many bytes are kept of a function whose size the symbol table does not say.
+const CODE_OF_UNKNOWN_SIZE: u64 = 64;
+
+impl ElfSymbols {
+    /// Reads the global functions for which `wanted` says so, from the dynamic and the full symbol table.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not ELF.
+    pub fn read(file: File, wanted: impl Fn(&str) -> bool) -> Result<Self, ElfError> {
+        let cache = ReadCache::new(file);
+        let elf = object::File::parse(&cache)?;
+        let mut found = Self { functions: Vec::new(), code: Vec::new(), eh_frame: None };
+        for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
+            // An undefined symbol can have an address (that of its PLT entry), but is no definition.
+            if symbol.is_undefined() || symbol.kind() != SymbolKind::Text || !symbol.is_global() {
+                continue;
+            }
+            let Ok(name) = symbol.name() else { continue };
+            // The full table of some linkers carries versions: `malloc@@GLIBC_2.2.5`.
+            let name = name.split('@').next().unwrap_or(name);
+            if !wanted(name) {
+                continue;
+            }
+            let address = symbol.address();
+            let Some((file_offset, available)) = file_position(&elf, address) else { continue };
+            if found.functions.iter().any(|known| known.name == name && known.address == address) {
+                continue;
+            }
+            let size = if symbol.size() == 0 { CODE_OF_UNKNOWN_SIZE } else { symbol.size().min(CODE) };
+            let code = (&cache).read_bytes_at(file_offset, available.min(size)).unwrap_or_default();
+            found.code.push(code.to_vec());
+            found.functions.push(FunctionSymbol {
+                name: name.to_owned(),
+                address,
+                size: symbol.size(),
+                file_offset,
+            });
+        }
+        if !found.functions.is_empty() {
+            found.eh_frame = elf.section_by_name(".eh_frame").and_then(|section| {
+                Some(Section { address: section.address(), data: section.data().ok()?.to_vec() })
+            });
+        }
+        Ok(found)
+    }
+}
+
+/// Where a virtual address stands in the file, and how many bytes of its segment follow.
+fn file_position<'data>(elf: &impl Object<'data>, address: u64) -> Option<(u64, u64)> {
+    elf.segments().find_map(|segment| {
+        let within = address.checked_sub(segment.address())?;
+        let (offset, size) = segment.file_range();
+        (within < size).then(|| (offset + within, size - within))
+    })
+}

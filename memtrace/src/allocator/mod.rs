@@ -1,0 +1,11 @@
+//! Which allocator functions there are, and where a process has them.
+
+pub mod catalog;
+mod discover;
+mod elf;
+pub mod site;
+mod straight_line;
+mod wrapper;
+
+pub use discover::{Discovered, Discovery, Skipped};
+pub use elf::{ElfError, ElfSymbols, FunctionSymbol};

@@ -1,0 +1,8 @@
+//! Setting probes on a process's allocator functions, and taking them off again.
+
+mod links;
+mod plan;
+mod probes;
+
+pub use plan::Plan;
+pub use probes::{AttachError, Probes};

@@ -1,0 +1,214 @@
+//! The probes of one process.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ffi::CString,
+    io,
+    num::NonZeroU32,
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+};
+
+use aya::programs::{
+    ProgramError,
+    uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+};
+use thiserror::Error;
+
+use super::{
+    Plan,
+    links::{self, Link},
+};
+use crate::{
+    allocator::Discovered,
+    kernel::{Kernel, Leg, LoadError},
+    symbolize::ModuleId,
+};
+
+/// A probe could not be set.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The ELF file cannot be reached.
+    #[error(
+        "cannot open {path} of the process, neither by /proc/PID/map_files nor by its path: run memtrace as \
+         root, with CAP_SYS_ADMIN",
+        path = path.display()
+    )]
+    File {
+        /// Its path in the process.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error(
+        "the kernel refused a probe on {function} in {path}; `memtrace doctor` says what it allows",
+        path = path.display()
+    )]
+    Refused {
+        /// The function.
+        function: String,
+        /// The ELF's path in the process.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The kernel refused a set of probes.
+    #[error(
+        "the kernel refused {count} probes in {path}; try --attach-mode perf, and see `memtrace doctor`",
+        path = path.display()
+    )]
+    MultiRefused {
+        /// How many.
+        count: usize,
+        /// The ELF's path in the process.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel program is not as expected.
+    #[error(transparent)]
+    Kernel(#[from] LoadError),
+}
+
+/// The probes that are set. Dropping them takes them off.
+#[derive(Default)]
+pub struct Probes {
+    links: Vec<Link>,
+    /// By file and offset in it: what is set there stays set when the process executes another program
+    /// that maps the same file.
+    places: HashSet<(ModuleId, u64)>,
+}
+
+impl Probes {
+    /// How many functions have probes.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether no probe is set.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Sets probes on those of the functions of process `pid` that have none yet. Returns how many
+    /// functions were new.
+    ///
+    /// # Errors
+    /// When the kernel refuses one. Those that were set before it stay.
+    pub fn attach(
+        &mut self,
+        kernel: &mut Kernel,
+        pid: u32,
+        functions: &[Discovered],
+    ) -> Result<usize, AttachError> {
+        let plan = Plan::new(functions, &self.places);
+        self.set_all(kernel, Leg::Free, pid, &plan.frees)?;
+        self.set_all(kernel, Leg::AllocationReturn, pid, &plan.allocations)?;
+        self.set_all(kernel, Leg::AllocationEntry, pid, &plan.allocations)?;
+        for found in plan.frees.iter().chain(&plan.allocations) {
+            self.places.insert(found.place());
+        }
+        Ok(plan.frees.len() + plan.allocations.len())
+    }
+
+    fn set_all(
+        &mut self,
+        kernel: &mut Kernel,
+        leg: Leg,
+        pid: u32,
+        functions: &[Discovered],
+    ) -> Result<(), AttachError> {
+        if kernel.multi().is_some() {
+            return self.set_by_file(kernel, leg, pid, functions);
+        }
+        functions.iter().try_for_each(|found| self.set(kernel, leg.perf_program(), pid, found))
+    }
+
+    /// One link for all functions of a file.
+    fn set_by_file(
+        &mut self,
+        kernel: &Kernel,
+        leg: Leg,
+        pid: u32,
+        functions: &[Discovered],
+    ) -> Result<(), AttachError> {
+        let Some(programs) = kernel.multi() else { return Ok(()) };
+        let mut by_file: BTreeMap<ModuleId, Vec<&Discovered>> = BTreeMap::new();
+        for found in functions {
+            by_file.entry(found.place().0).or_default().push(found);
+        }
+        for functions in by_file.into_values() {
+            let path = c_path(&open_path(functions[0])?);
+            let offsets: Vec<u64> = functions.iter().map(|found| found.place().1).collect();
+            let cookies: Vec<u64> = functions.iter().map(|found| found.probe.cookie()).collect();
+            let link = programs.attach(leg, &path, &offsets, &cookies, pid).map_err(|source| {
+                AttachError::MultiRefused {
+                    count: offsets.len(),
+                    path: functions[0].path().to_owned(),
+                    source,
+                }
+            })?;
+            self.links.extend(link.map(Link::Multi));
+        }
+        Ok(())
+    }
+
+    /// Sets a probe of the program `program` on one function, unless there is one already.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn attach_once(
+        &mut self,
+        kernel: &mut Kernel,
+        program: &'static str,
+        pid: u32,
+        found: &Discovered,
+    ) -> Result<(), AttachError> {
+        if !self.places.contains(&found.place()) {
+            self.set(kernel, program, pid, found)?;
+            self.places.insert(found.place());
+        }
+        Ok(())
+    }
+
+    fn set(
+        &mut self,
+        kernel: &mut Kernel,
+        program: &'static str,
+        pid: u32,
+        found: &Discovered,
+    ) -> Result<(), AttachError> {
+        let path = open_path(found)?;
+        let point = UProbeAttachPoint {
+            location: UProbeAttachLocation::AbsoluteOffset(found.place().1),
+            cookie: Some(found.probe.cookie()),
+        };
+        // Nobody has process 0; it would mean the calling process.
+        let scope = UProbeScope::OneProcess(NonZeroU32::new(pid).unwrap_or(NonZeroU32::MAX));
+        let refused = |source| AttachError::Refused {
+            function: found.function.name.clone(),
+            path: found.path().to_owned(),
+            source: Box::new(source),
+        };
+        let program = kernel.uprobe(program)?;
+        let id = program.attach(point, &path, scope).map_err(refused)?;
+        self.links.push(Link::Perf(program.take_link(id).map_err(refused)?));
+        Ok(())
+    }
+
+    /// Takes all probes off.
+    pub fn detach(self) {
+        links::close(self.links);
+    }
+}
+
+fn open_path(found: &Discovered) -> Result<PathBuf, AttachError> {
+    found.region.module().open_path().map_err(|_| AttachError::File { path: found.path().to_owned() })
+}
+
+/// The path for a system call.
+fn c_path(path: &std::path::Path) -> CString {
+    // It is /proc/self/fd/N, which has no zero byte.
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}

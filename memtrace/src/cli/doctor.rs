@@ -1,0 +1,42 @@
+//! `memtrace doctor`: what can be traced here.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use memtrace::doctor::{Report, TextOptions};
+
+use super::terminal;
+
+/// Say what this kernel, these privileges and this process allow, and what is missing
+///
+/// What can be tried is tried: probes are set on memtrace itself and, with -p, for a moment on the
+/// process's most rarely called allocation functions. The exit status is 0 when recording is possible
+/// (with -p: of that process), and 1 otherwise.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A process to look at
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+
+    /// Print JSON, described in docs/doctor.md
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let report = Report::new(args.pid)?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        report.json(&mut out)?;
+    } else {
+        let color = io::stdout().is_terminal() && terminal::colors();
+        let text = report.text(&TextOptions { color, width: terminal::width() });
+        out.write_all(text.as_bytes())?;
+    }
+    out.flush()?;
+    Ok(if report.can_record() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

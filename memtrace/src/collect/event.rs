@@ -1,0 +1,145 @@
+//! Reading records of the ring buffer.
+
+use memtrace_common::{
+    Block, BlockEvent, EVENT_ALLOCATED, EVENT_EXEC, EVENT_FREED, EVENT_LOADER, EVENT_NEW_STACK, ImageChanged,
+    MAX_FRAMES, NewStack, StackEnd,
+};
+
+/// What changed in a process's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageChange {
+    /// It has executed another program.
+    Exec,
+    /// Its dynamic loader is at work.
+    Loader,
+}
+
+/// What happened to a recorded block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockChange {
+    /// The process.
+    pub pid: u32,
+    /// The thread that did it.
+    pub tid: u32,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// The block's address.
+    pub address: u64,
+    /// The block.
+    pub block: Block,
+    /// Whether it was freed; otherwise allocated.
+    pub freed: bool,
+}
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A stack that was seen for the first time.
+    NewStack {
+        /// The process.
+        tgid: u32,
+        /// The stack's identity.
+        stack_id: u64,
+        /// How the walk ended.
+        end: StackEnd,
+        /// Return addresses, the innermost first.
+        frames: Vec<u64>,
+    },
+    /// Something happened to a recorded allocation.
+    Block(BlockChange),
+    /// The code of a watched process may be another one from here on.
+    ImageChanged {
+        /// The process.
+        tgid: u32,
+        /// What happened.
+        change: ImageChange,
+        /// When: nanoseconds of `CLOCK_MONOTONIC`.
+        time_ns: u64,
+    },
+}
+
+/// A number at a byte offset of the record.
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
+}
+
+impl Event {
+    /// Reads one record; `None` where it is none that this version knows.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let tgid = u32_at(bytes, std::mem::offset_of!(NewStack, tgid))?;
+        let image_changed = |change| {
+            let time_ns = u64_at(bytes, std::mem::offset_of!(ImageChanged, time_ns))?;
+            Some(Self::ImageChanged { tgid, change, time_ns })
+        };
+        match u32_at(bytes, 0)? {
+            EVENT_NEW_STACK => {
+                let stack_id = u64_at(bytes, std::mem::offset_of!(NewStack, stack_id))?;
+                let len = u32_at(bytes, std::mem::offset_of!(NewStack, len))? as usize;
+                let end = StackEnd::from_number(u32_at(bytes, std::mem::offset_of!(NewStack, end))?)?;
+                let first = std::mem::offset_of!(NewStack, frames);
+                let frames = (0..len.min(MAX_FRAMES)).map(|index| u64_at(bytes, first + index * 8));
+                Some(Self::NewStack { tgid, stack_id, end, frames: frames.collect::<Option<_>>()? })
+            }
+            EVENT_LOADER => image_changed(ImageChange::Loader),
+            kind @ (EVENT_ALLOCATED | EVENT_FREED) => {
+                let start = std::mem::offset_of!(BlockEvent, block);
+                let field = |offset| u64_at(bytes, start + offset);
+                Some(Self::Block(BlockChange {
+                    pid: tgid,
+                    tid: u32_at(bytes, std::mem::offset_of!(BlockEvent, tid))?,
+                    time_ns: u64_at(bytes, std::mem::offset_of!(BlockEvent, time_ns))?,
+                    address: u64_at(bytes, std::mem::offset_of!(BlockEvent, address))?,
+                    freed: kind == EVENT_FREED,
+                    block: Block {
+                        stack_id: field(std::mem::offset_of!(Block, stack_id))?,
+                        size: field(std::mem::offset_of!(Block, size))?,
+                        objects: field(std::mem::offset_of!(Block, objects))?,
+                        bytes: field(std::mem::offset_of!(Block, bytes))?,
+                        time_ns: field(std::mem::offset_of!(Block, time_ns))?,
+                        tid: u32_at(bytes, start + std::mem::offset_of!(Block, tid))?,
+                        present: 1,
+                    },
+                }))
+            }
+            EVENT_EXEC => image_changed(ImageChange::Exec),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_stack(len: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(EVENT_NEW_STACK.to_ne_bytes());
+        bytes.extend(42u32.to_ne_bytes());
+        bytes.extend(7u64.to_ne_bytes());
+        bytes.extend(len.to_ne_bytes());
+        bytes.extend((StackEnd::Root as u32).to_ne_bytes());
+        for frame in 0..MAX_FRAMES as u64 {
+            bytes.extend((0x1000 + frame).to_ne_bytes());
+        }
+        assert_eq!(bytes.len(), size_of::<NewStack>());
+        bytes
+    }
+
+    #[test]
+    fn a_stack_has_as_many_frames_as_it_says() {
+        let event = Event::parse(&new_stack(2));
+        let frames = vec![0x1000, 0x1001];
+        assert_eq!(event, Some(Event::NewStack { tgid: 42, stack_id: 7, end: StackEnd::Root, frames }));
+    }
+
+    #[test]
+    fn records_that_are_cut_or_unknown_are_refused() {
+        assert_eq!(Event::parse(&new_stack(2)[..25]), None);
+        assert_eq!(Event::parse(&[0xff; 64]), None);
+        assert_eq!(Event::parse(&[]), None);
+    }
+}

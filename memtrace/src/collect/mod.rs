@@ -1,0 +1,8 @@
+//! Taking in what the kernel program sends: stacks that were seen for the first time, and news of the
+//! process's code.
+
+mod event;
+mod stacks;
+
+pub use event::{BlockChange, Event, ImageChange};
+pub use stacks::{RecordedStack, Stacks};

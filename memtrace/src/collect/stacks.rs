@@ -1,0 +1,68 @@
+//! Stacks by id, made into frames as soon as they arrive: while the process is there.
+
+use std::collections::HashMap;
+
+use memtrace_common::StackEnd;
+
+use crate::symbolize::{AddressSpace, Frame};
+
+/// A stack that was announced.
+#[derive(Clone, Debug)]
+pub struct RecordedStack {
+    /// The innermost frame, the direct caller of the allocation function, first.
+    pub frames: Vec<Frame>,
+    /// How the walk ended.
+    pub end: StackEnd,
+}
+
+impl RecordedStack {
+    /// Whether the stack reaches the thread's first function.
+    pub fn is_complete(&self) -> bool {
+        self.end == StackEnd::Root
+    }
+}
+
+/// All stacks that were announced.
+#[derive(Debug, Default)]
+pub struct Stacks {
+    by_id: HashMap<u64, RecordedStack>,
+}
+
+impl Stacks {
+    /// Takes in a stack of the process with this address space.
+    pub fn add(&mut self, space: &mut AddressSpace, stack_id: u64, end: StackEnd, addresses: &[u64]) {
+        if self.by_id.contains_key(&stack_id) {
+            return;
+        }
+        let mut frames = space.normalize(addresses);
+        let mut end = end;
+        // Code without frame pointers uses that register for other things. A caller that is in no
+        // executable mapping is such a thing, and so is all that comes after it.
+        let is_code = |frame: &Frame| matches!(frame, Frame::Code { region: Some(_), .. });
+        if let Some(broken) = frames.iter().skip(1).position(|frame| !is_code(frame)) {
+            frames.truncate(broken + 1);
+            end = StackEnd::NoFramePointer;
+        }
+        self.by_id.insert(stack_id, RecordedStack { frames, end });
+    }
+
+    /// The stack with this id, if it was announced.
+    pub fn get(&self, stack_id: u64) -> Option<&RecordedStack> {
+        self.by_id.get(&stack_id)
+    }
+
+    /// How many stacks are known.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Every frame of every stack.
+    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+        self.by_id.values().flat_map(|stack| &stack.frames)
+    }
+}

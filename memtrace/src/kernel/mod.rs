@@ -1,0 +1,22 @@
+//! The kernel side: loading the program, its settings, and reading its maps.
+//!
+//! [`Kernel`] owns everything that lives in the kernel. Nothing is pinned and all links are file
+//! descriptors, so the kernel takes everything down when this process ends, however it ends.
+
+mod counters;
+mod load;
+mod log;
+mod mode;
+mod multi;
+mod namespace;
+pub mod object;
+mod price;
+pub(crate) mod sys;
+pub(crate) mod trial;
+
+pub use counters::Counters;
+pub use load::{Kernel, Limits, LoadError, Settings};
+pub use log::KernelLog;
+pub use mode::AttachMode;
+pub use multi::{Leg, MultiPrograms};
+pub use price::Prices;

@@ -1,0 +1,136 @@
+//! The programs for uprobe links that carry many probes. aya cannot load them, so they are taken from the
+//! same object, bound to the maps that aya has made, and loaded here.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+};
+
+use anyhow::anyhow;
+use aya::{Ebpf, maps::Map};
+use aya_obj::{Object, generated::bpf_insn};
+
+use super::{
+    AttachMode, LoadError, object,
+    sys::{self, AttachType, MultiLink},
+};
+
+/// Which part of a function's run a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leg {
+    /// Entry of a free function.
+    Free,
+    /// Entry of an allocation function; in session mode also its return.
+    AllocationEntry,
+    /// Return of an allocation function; not in session mode.
+    AllocationReturn,
+}
+
+impl Leg {
+    fn at_return(self) -> bool {
+        self == Self::AllocationReturn
+    }
+
+    /// The program for a perf event.
+    pub fn perf_program(self) -> &'static str {
+        match self {
+            Self::Free => "free_entry",
+            Self::AllocationEntry => "allocate_entry",
+            Self::AllocationReturn => "allocate_return",
+        }
+    }
+
+    /// The program and what it is loaded as; `None` where the mode has none.
+    fn program(self, mode: AttachMode) -> Option<(&'static str, AttachType)> {
+        match (self, mode) {
+            (_, AttachMode::Perf) | (Self::AllocationReturn, AttachMode::Session) => None,
+            (Self::Free, _) => Some(("free_entry", AttachType::Multi)),
+            (Self::AllocationEntry, AttachMode::Session) => Some(("allocate_session", AttachType::Session)),
+            (Self::AllocationEntry, AttachMode::Multi) => Some(("allocate_entry", AttachType::Multi)),
+            (Self::AllocationReturn, AttachMode::Multi) => Some(("allocate_return", AttachType::Multi)),
+        }
+    }
+}
+
+/// The loaded programs.
+pub struct MultiPrograms {
+    programs: HashMap<Leg, (OwnedFd, AttachType)>,
+}
+
+impl MultiPrograms {
+    /// Loads the programs of a mode, which use the maps of `ebpf`.
+    pub(super) fn load(ebpf: &Ebpf, mode: AttachMode) -> Result<Self, LoadError> {
+        let object = relocated(ebpf).map_err(LoadError::Relocation)?;
+        let mut programs = HashMap::new();
+        for leg in [Leg::Free, Leg::AllocationEntry, Leg::AllocationReturn] {
+            let Some((name, attach_type)) = leg.program(mode) else { continue };
+            let (instructions, license) = code(&object, name).ok_or(LoadError::Missing(name))?;
+            let fd = sys::load(name, instructions, license, attach_type)
+                .map_err(|source| LoadError::MultiProgram { name, source })?;
+            programs.insert(leg, (fd, attach_type));
+        }
+        Ok(Self { programs })
+    }
+
+    /// Sets probes for one leg at `offsets` of the file `path`, in process `pid`, each with its cookie.
+    /// They are there until the descriptor is closed. `None` where the mode has no probes for this leg.
+    ///
+    /// # Errors
+    /// When the kernel refuses them.
+    pub fn attach(
+        &self,
+        leg: Leg,
+        path: &CStr,
+        offsets: &[u64],
+        cookies: &[u64],
+        pid: u32,
+    ) -> io::Result<Option<OwnedFd>> {
+        let Some((program, attach_type)) = self.programs.get(&leg) else { return Ok(None) };
+        let link = MultiLink {
+            program,
+            attach_type: *attach_type,
+            at_return: leg.at_return(),
+            path,
+            offsets,
+            cookies,
+            pid,
+        };
+        link.create().map(Some)
+    }
+}
+
+fn code<'a>(object: &'a Object, name: &str) -> Option<(&'a [bpf_insn], &'a CString)> {
+    let program = object.programs.get(name)?;
+    let function = object.functions.get(&program.function_key())?;
+    Some((&function.instructions, &program.license))
+}
+
+/// The object with its references to maps and functions resolved.
+fn relocated(ebpf: &Ebpf) -> anyhow::Result<Object> {
+    let mut object = Object::parse(object::bytes())?;
+    let mut maps = Vec::new();
+    for (name, map) in &object.maps {
+        let loaded = ebpf.map(name).ok_or_else(|| anyhow!("no map {name} is loaded"))?;
+        let fd = descriptor(loaded).ok_or_else(|| anyhow!("map {name} is of an unexpected type"))?;
+        maps.push((name.clone(), fd, map.clone()));
+    }
+    let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+    object.relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)?;
+    object.relocate_calls(&text)?;
+    Ok(object)
+}
+
+/// The descriptor of a map of one of the types that the kernel program uses.
+fn descriptor(map: &Map) -> Option<RawFd> {
+    let data = match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => data,
+        _ => return None,
+    };
+    Some(data.fd().as_fd().as_raw_fd())
+}

@@ -1,0 +1,25 @@
+//! memtrace: heap profiles of unmodified Linux processes.
+//!
+//! Data goes one way, and each step is a module:
+//!
+//! ```text
+//! target -> allocator -> attach -> [kernel: sample -> live] -> collect -> symbolize -> profile -> output
+//! ```
+
+// The unit tests share a made-up profile with the examples, for which this crate is `memtrace`.
+#[cfg(test)]
+extern crate self as memtrace;
+
+pub mod allocator;
+pub mod attach;
+pub mod collect;
+pub mod doctor;
+pub mod kernel;
+pub mod lifetimes;
+pub mod output;
+pub mod profile;
+mod readable;
+pub mod record;
+pub mod report;
+pub mod symbolize;
+pub mod target;

@@ -1,0 +1,213 @@
+//! From what was recorded to a heap profile.
+
+use std::time::{Duration, SystemTime};
+
+use memtrace_common::{Block, Counter, InFlight, LiveKey, STACK_NOT_RECORDED, StackTotals, sampling};
+
+use super::{EventWriter, cost, live, losses};
+use crate::{
+    collect::Stacks,
+    kernel::{Counters, Prices, object},
+    profile::{Profile, Sample},
+    symbolize::{AddressSpace, Frame, Names},
+    target::Target,
+};
+
+/// Everything that a recording has brought, with the process and the probes gone.
+pub struct Recording {
+    /// The process.
+    pub target: Target,
+    /// When the books were opened.
+    pub time: SystemTime,
+    /// How long they were open.
+    pub duration: Duration,
+    /// The process's code.
+    pub space: AddressSpace,
+    /// The stacks that were announced.
+    pub stacks: Stacks,
+    /// Every stack's totals.
+    pub totals: Vec<(u64, StackTotals)>,
+    /// The kernel program's counters.
+    pub counters: Counters,
+    /// Every block that was live at the end.
+    pub live: Vec<(LiveKey, Block)>,
+    /// Sampled calls that had not returned at the end.
+    pub in_flight: Vec<InFlight>,
+    /// Where events were written, to be finished.
+    pub events: Option<EventWriter>,
+    /// What probes cost on this machine.
+    pub prices: Prices,
+    /// The CPU time that the process has used meanwhile, where it could be asked.
+    pub target_cpu_time: Option<Duration>,
+    /// How often the books were closed for a while, and for how long in all.
+    pub pauses: (u64, Duration),
+    /// When the last pause ended: nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_pause_ns: u64,
+    /// Records of the ring buffer that this version does not know.
+    pub unknown_events: u64,
+    /// Times at which the process's number executed a program, but the process had ended when that was noticed.
+    pub unresolved_changes: u64,
+    /// Whether the process's main thread ended in the mode in which the probes end with it.
+    pub main_thread_ended: bool,
+    /// Times at which new code of the process could not be probed.
+    pub late_errors: u64,
+}
+
+impl Recording {
+    /// The stacks that were sampled, in the order of the profile's samples.
+    pub fn sampled_stacks(&self) -> Vec<u64> {
+        self.totals.iter().filter(|(_, totals)| totals.samples > 0).map(|(stack_id, _)| *stack_id).collect()
+    }
+}
+
+/// A count in units of 1/65536, rounded to whole objects.
+fn objects(units: u64) -> i64 {
+    rounded(units, sampling::OBJECT_UNIT)
+}
+
+/// A count in units of 1/16, rounded to whole bytes.
+fn bytes(units: u64) -> i64 {
+    rounded(units, sampling::BYTE_UNIT)
+}
+
+fn rounded(units: u64, unit: u64) -> i64 {
+    // At most 2^60, since a unit is a sixteenth or less.
+    (units / unit + u64::from(units % unit >= unit / 2)) as i64
+}
+
+/// alloc_objects, alloc_space, inuse_objects, inuse_space.
+fn values(totals: &StackTotals) -> Vec<i64> {
+    let in_use = |allocated: u64, freed: u64, untracked: u64| {
+        allocated.saturating_sub(freed).saturating_sub(untracked)
+    };
+    vec![
+        objects(totals.allocated_objects),
+        bytes(totals.allocated_bytes),
+        objects(in_use(totals.allocated_objects, totals.freed_objects, totals.untracked_objects)),
+        bytes(in_use(totals.allocated_bytes, totals.freed_bytes, totals.untracked_bytes)),
+    ]
+}
+
+/// Makes the profile of a recording that was taken with this sample interval (in bytes).
+pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) -> Profile {
+    let mut profile = Profile::heap(interval, recording.time, recording.duration);
+    names.resolve(recording.stacks.frames()).await;
+
+    let sums = live::sums(recording.live.iter().map(|(_, block)| block), &recording.in_flight);
+    let (mut unannounced, mut incomplete) = (0, 0);
+    let mut interner = names.interner(&mut profile);
+    interner.add_main(&recording.space);
+    for (stack_id, totals) in &recording.totals {
+        if totals.samples == 0 {
+            continue;
+        }
+        let live = sums.get(stack_id).copied().unwrap_or_default();
+        let sample = |labels| Sample {
+            values: values(totals),
+            labels,
+            standard_errors: vec![
+                None,
+                None,
+                Some(live.objects_variance.sqrt()),
+                Some(live.bytes_variance.sqrt()),
+            ],
+            ..Sample::default()
+        };
+        match recording.stacks.get(*stack_id) {
+            Some(stack) => {
+                let mut labels = Vec::new();
+                if !stack.is_complete() {
+                    incomplete += 1;
+                    labels.push(("stack".to_owned(), "incomplete".to_owned()));
+                }
+                interner.add(&stack.frames, sample(labels));
+            }
+            None => {
+                if *stack_id != STACK_NOT_RECORDED {
+                    unannounced += totals.samples;
+                }
+                interner.add(&[Frame::Pseudo("[stack not recorded]")], sample(Vec::new()));
+            }
+        }
+    }
+
+    losses::add(&mut profile.losses, &recording.counters);
+    names.add_losses(&mut profile.losses);
+    profile.losses.add(
+        "stacks_unannounced",
+        unannounced,
+        "samples have a stack whose frames did not fit into the ring buffer: they are counted under [stack not recorded]",
+    );
+    profile.losses.add(
+        "stacks_incomplete",
+        incomplete,
+        "distinct stacks end before the thread's first function, mostly because the code has no frame pointers; they carry the label stack=incomplete",
+    );
+    profile.losses.add(
+        "unknown_events",
+        recording.unknown_events,
+        "records of the kernel program were not understood",
+    );
+    profile.losses.add(
+        "execs_unresolved",
+        recording.unresolved_changes,
+        "times the process executed a program just before it ended, or its number was given to another process: where it was the former, objects of the earlier program are shown as in use",
+    );
+    profile.losses.add(
+        "events_dropped",
+        recording.events.as_ref().map_or(0, EventWriter::dropped),
+        "allocations or frees were not written to the events file because writing was too slow; write to a faster disk or raise --sample-interval (the profile is not affected)",
+    );
+    profile.losses.add(
+        "main_thread_ended",
+        recording.main_thread_ended.into(),
+        "the process's main thread ended while others went on, and with it all probes: nothing after that was seen; use --attach-mode multi or session",
+    );
+    profile.losses.add(
+        "probes_failed",
+        recording.late_errors,
+        "times no probe could be set on code that the process had loaded: its allocations there are missing",
+    );
+    let never_returned = recording.in_flight.iter().filter(|call| call.threshold != 0).count() as u64;
+    profile.losses.add("calls_unfinished", never_returned, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
+    profile.losses.add(
+        "books_unbalanced",
+        live::unbalanced(&recording.totals, &sums),
+        "stacks whose totals are not what their live blocks add up to: this is a bug in memtrace, please report it",
+    );
+    let (pauses, paused) = recording.pauses;
+    profile.losses.add(
+        "pauses_milliseconds",
+        if pauses == 0 { 0 } else { (paused.as_millis() as u64).max(1) },
+        "milliseconds in which probes were switched off: nothing allocated or freed then was seen",
+    );
+    let uncertain =
+        recording.live.iter().filter(|(_, block)| block.time_ns < recording.last_pause_ns).count() as u64;
+    profile.losses.add(
+        "samples_from_before_a_pause",
+        uncertain,
+        "samples that count as in use were allocated before probes were switched off for a while, and may have been freed meanwhile",
+    );
+    profile.statistics = cost::statistics(&recording.counters, &recording.prices, recording.target_cpu_time);
+    profile.comments = comments(recording, interval);
+    profile
+}
+
+fn comments(recording: &Recording, interval: u64) -> Vec<String> {
+    let counter = |counter| recording.counters.get(counter);
+    vec![
+        format!("memtrace {} (kernel program {})", env!("CARGO_PKG_VERSION"), &object::source_digest()[..16]),
+        format!("process {} ({})", recording.target.pid, recording.target.comm),
+        match interval {
+            0 | 1 => "every allocation recorded".to_owned(),
+            interval => format!("one sample every {interval} bytes on average; counts are estimates"),
+        },
+        format!(
+            "{} allocation calls, {} of them recorded; {} free calls, {} of them of recorded blocks",
+            counter(Counter::AllocationHits),
+            counter(Counter::Sampled),
+            counter(Counter::FreeHits),
+            counter(Counter::FreesMatched),
+        ),
+    ]
+}

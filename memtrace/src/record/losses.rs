@@ -1,0 +1,69 @@
+//! What the kernel program could not record, in words.
+
+use memtrace_common::Counter;
+
+use crate::{kernel::Counters, profile::Losses};
+
+/// The counters that are losses: name and meaning.
+const LOSSES: &[(Counter, &str, &str)] = &[
+    (
+        Counter::InFlightFull,
+        "in_flight_full",
+        "sampled allocations were not recorded because too many calls were under way at once; they are missing from all totals",
+    ),
+    (
+        Counter::MissedReturns,
+        "missed_returns",
+        "sampled calls never returned (an exception, a longjmp, the end of a thread); nothing was recorded for them",
+    ),
+    (
+        Counter::MissedFrees,
+        "missed_frees",
+        "frees were not seen; the block was taken off the books when its address was handed out again",
+    ),
+    (
+        Counter::LiveFull,
+        "live_table_full",
+        "samples did not fit into the live table: they are in the allocation totals but not in the in-use totals; raise --max-live or --sample-interval",
+    ),
+    (
+        Counter::StacksFull,
+        "stack_table_full",
+        "samples had a new stack that did not fit into the stack table: they are counted under [stack not recorded]; raise --max-stacks",
+    ),
+    (
+        Counter::EventsLost,
+        "events_lost",
+        "allocations or frees were not written to the events file because the ring buffer was full; raise --ring-size or --sample-interval (the profile is not affected)",
+    ),
+    (
+        Counter::ScratchBusy,
+        "scratch_busy",
+        "stacks could not be walked because too many programs were preempted at once: the samples are counted under [stack not recorded]",
+    ),
+    (
+        Counter::ResultUnreadable,
+        "result_unreadable",
+        "addresses stored by posix_memalign could not be read: those allocations were not recorded",
+    ),
+    (
+        Counter::ImageChangesLost,
+        "image_changes_lost",
+        "times the process executed a program or loaded libraries unnoticed: allocations there may be missing",
+    ),
+    (
+        Counter::StackTruncated,
+        "stacks_truncated",
+        "distinct stacks were deeper than 127 frames: only the innermost are kept",
+    ),
+];
+
+/// Adds the losses that the kernel program has counted.
+pub(super) fn add(losses: &mut Losses, counters: &Counters) {
+    for (counter, name, meaning) in LOSSES {
+        losses.add(name, counters.get(*counter), meaning);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,15 @@
+//! Recording the heap of one process: from setting the probes to the finished [`Profile`].
+//!
+//! [`Profile`]: crate::profile::Profile
+
+mod cost;
+mod events;
+mod heap;
+mod live;
+mod losses;
+mod session;
+
+pub use cost::probe_time;
+pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};
+pub use heap::{Recording, profile};
+pub use session::{Session, SessionError, monotonic_ns};

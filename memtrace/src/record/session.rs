@@ -1,0 +1,460 @@
+//! One process under observation.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use aya::maps::{MapData, RingBuf};
+use memtrace_common::Counter;
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+use super::{EventWriter, Recording, cost};
+use crate::{
+    allocator::Discovery,
+    attach::{AttachError, Plan, Probes},
+    collect::{Event, ImageChange, Stacks},
+    kernel::{AttachMode, Counters, Kernel, LoadError},
+    readable::readable,
+    symbolize::{self, AddressSpace, Modules},
+    target::{ExitWatch, LaunchError, Launched, Target, TargetError},
+};
+
+/// A recording could not begin, or not go on.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The process cannot be looked at.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Its memory cannot be looked at.
+    #[error(transparent)]
+    AddressSpace(#[from] symbolize::Error),
+    /// The command cannot be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// A probe cannot be set.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The kernel program is not as expected.
+    #[error(transparent)]
+    Kernel(#[from] LoadError),
+    /// There is no allocator that memtrace knows.
+    #[error(
+        "found no allocator in {comm} (process {pid}): none of its {modules} mapped files defines malloc or \
+         another function that memtrace knows. It may be a static program without symbols, or use an \
+         allocator of its own; `memtrace doctor -p {pid}` lists what was looked at"
+    )]
+    NoAllocator {
+        /// The process.
+        pid: u32,
+        /// Its name.
+        comm: String,
+        /// How many files were looked at.
+        modules: usize,
+    },
+    /// The kernel's descriptors cannot be waited for.
+    #[error("cannot watch process {0}")]
+    Watch(u32, #[source] io::Error),
+}
+
+/// A process under observation. Dropping it takes all probes off.
+pub struct Session {
+    /// The process.
+    pub target: Target,
+    kernel: Kernel,
+    probes: Probes,
+    discovery: Discovery,
+    modules: Arc<Modules>,
+    space: AddressSpace,
+    /// What earlier programs of the process had mapped is needed for their stacks.
+    stacks: Stacks,
+    events: AsyncFd<RingBuf<MapData>>,
+    exit: Arc<ExitWatch>,
+    launched: Option<Launched>,
+    begun: (SystemTime, Instant),
+    ended: Option<Duration>,
+    events_out: Option<EventWriter>,
+    cpu_time: (Duration, Option<Duration>),
+    pause: Pause,
+    unknown_events: u64,
+    unresolved_changes: u64,
+    late_errors: u64,
+    main_thread_ended: bool,
+}
+
+/// When the books were closed for a while.
+#[derive(Default)]
+struct Pause {
+    /// When the present pause began.
+    since: Option<Instant>,
+    count: u64,
+    total: Duration,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    last_end_ns: u64,
+}
+
+impl Session {
+    /// Sets probes on a running process and opens the books.
+    ///
+    /// # Errors
+    /// See [`SessionError`]. Nothing stays behind.
+    pub fn attach(kernel: Kernel, target: Target) -> Result<Self, SessionError> {
+        let pid = target.pid;
+        let mut session = Self::new(kernel, target, None)?;
+        session.probe_new_code().map_err(|error| session.explain(error))?;
+        if !session.discovery.can_allocate() {
+            return Err(session.no_allocator());
+        }
+        session.kernel.watch(pid, false)?;
+        session.open_books()?;
+        Ok(session)
+    }
+
+    /// Lets a launched process execute its command, under observation from its first allocation.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub fn launch(mut kernel: Kernel, launched: Launched) -> Result<Self, SessionError> {
+        kernel.watch(launched.pid, true)?;
+        let target = Target::open(launched.pid)?;
+        let mut session = Self::new(kernel, target, Some(launched))?;
+        session.open_books()?;
+        if let Some(launched) = &mut session.launched {
+            launched.release();
+        }
+        Ok(session)
+    }
+
+    fn new(mut kernel: Kernel, target: Target, launched: Option<Launched>) -> Result<Self, SessionError> {
+        let pid = target.pid;
+        let watch = |error| SessionError::Watch(pid, error);
+        let exit = ExitWatch::new(pid).map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) => TargetError::Ended(pid).into(),
+            _ => watch(error),
+        })?;
+        let modules = Modules::new();
+        let space = AddressSpace::open(pid, &modules)?;
+        let events = readable(kernel.take_events()?).map_err(watch)?;
+        Ok(Self {
+            target,
+            kernel,
+            probes: Probes::default(),
+            discovery: Discovery::default(),
+            modules,
+            space,
+            stacks: Stacks::default(),
+            events,
+            exit: Arc::new(exit),
+            launched,
+            begun: (SystemTime::now(), Instant::now()),
+            ended: None,
+            events_out: None,
+            cpu_time: (Duration::ZERO, None),
+            pause: Pause::default(),
+            unknown_events: 0,
+            unresolved_changes: 0,
+            late_errors: 0,
+            main_thread_ended: false,
+        })
+    }
+
+    /// Has every recorded allocation and free written, too. The kernel program must have been loaded with
+    /// events on.
+    pub fn write_events(&mut self, out: EventWriter) {
+        self.events_out = Some(out);
+    }
+
+    /// Takes all probes off until [`resume`](Self::resume): the process runs at full speed, unseen.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn pause(&mut self) -> Result<(), SessionError> {
+        if self.pause.since.is_none() {
+            self.kernel.close_books()?;
+            self.pause.since = Some(Instant::now());
+            self.pause.count += 1;
+            let probes = std::mem::take(&mut self.probes);
+            // The kernel waits for a grace period, but the process does not.
+            std::thread::spawn(move || probes.detach());
+        }
+        Ok(())
+    }
+
+    /// Sets the probes again. What was live before stays on the books, and the profile says that it may
+    /// have been freed meanwhile.
+    ///
+    /// # Errors
+    /// When a probe cannot be set.
+    pub fn resume(&mut self) -> Result<(), SessionError> {
+        if let Some(since) = self.pause.since.take() {
+            self.space.refresh()?;
+            self.probe_new_code()?;
+            self.pause.total += since.elapsed();
+            self.pause.last_end_ns = monotonic_ns();
+            self.kernel.open_books()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the probes are off.
+    pub fn is_paused(&self) -> bool {
+        self.pause.since.is_some()
+    }
+
+    fn open_books(&mut self) -> Result<(), SessionError> {
+        self.cpu_time.0 = cost::cpu_time(self.target.pid).unwrap_or_default();
+        self.begun = (SystemTime::now(), Instant::now());
+        Ok(self.kernel.open_books()?)
+    }
+
+    fn no_allocator(&self) -> SessionError {
+        let modules = self.space.regions().filter(|region| region.is_file()).count();
+        SessionError::NoAllocator { pid: self.target.pid, comm: self.target.comm.clone(), modules }
+    }
+
+    /// An error while attaching has mostly one reason: the process has ended.
+    fn explain(&self, error: SessionError) -> SessionError {
+        if self.exit.has_ended() { TargetError::Ended(self.target.pid).into() } else { error }
+    }
+
+    /// Finds allocator functions in code that was not looked at before, and sets probes there.
+    fn probe_new_code(&mut self) -> Result<(), SessionError> {
+        self.discovery.update(&self.space);
+        let pid = self.target.pid;
+        let (callers, _) = Plan::internal_callers(&self.discovery.functions);
+        self.kernel.set_internal_callers(pid, callers)?;
+        let (wrappers, _) = self.discovery.wrappers();
+        self.kernel.set_wrappers(pid, wrappers)?;
+        if let Some(hook) = &self.discovery.loader_hook {
+            self.probes.attach_once(&mut self.kernel, "loader_changed", pid, hook)?;
+        }
+        let new = self.probes.attach(&mut self.kernel, pid, &self.discovery.functions)?;
+        tracing::info!(pid, functions = new, probes = self.probes.len(), "probes set");
+        Ok(())
+    }
+
+    /// Waits until the kernel program has sent something, and takes it in.
+    ///
+    /// # Errors
+    /// When the command that was to be launched could not be executed.
+    pub async fn process_events(&mut self) -> Result<(), SessionError> {
+        let batch = {
+            let Ok(mut guard) = self.events.readable_mut().await else { return Ok(()) };
+            let batch = take_events(guard.get_inner_mut());
+            guard.clear_ready();
+            batch
+        };
+        for event in batch {
+            self.handle(event)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Option<Event>) -> Result<(), SessionError> {
+        match event {
+            Some(Event::NewStack { tgid, stack_id, end, frames }) => {
+                // The measurement of prices has left some of memtrace's own.
+                if tgid == self.target.pid {
+                    self.stacks.add(&mut self.space, stack_id, end, &frames);
+                }
+            }
+            Some(Event::Block(change)) => {
+                if let Some(out) = self.events_out.as_mut().filter(|_| change.pid == self.target.pid) {
+                    out.write(&change);
+                }
+            }
+            Some(Event::ImageChanged { change, time_ns, .. }) => self.image_changed(change, time_ns)?,
+            None => self.unknown_events += 1,
+        }
+        Ok(())
+    }
+
+    fn image_changed(&mut self, change: ImageChange, time_ns: u64) -> Result<(), SessionError> {
+        if let Some(launched) = &mut self.launched {
+            if change == ImageChange::Exec {
+                launched.executed()?;
+            }
+            if !launched.wait_stopped() {
+                return Ok(());
+            }
+        }
+        if self.exit.has_ended() {
+            // Nothing is left to be looked at. And it may not have been this process at all: its number
+            // may have been given to another one.
+            self.unresolved_changes += u64::from(change == ImageChange::Exec);
+            return Ok(());
+        }
+        // The process may run on without probes on its new code, but it must run on.
+        if let Err(error) = self.follow(change, time_ns)
+            && !self.exit.has_ended()
+        {
+            self.late_errors += 1;
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
+        if let Some(launched) = &self.launched {
+            launched.resume();
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, change: ImageChange, time_ns: u64) -> Result<(), SessionError> {
+        match change {
+            ImageChange::Exec => {
+                self.kernel.forget_live(self.target.pid, time_ns)?;
+                if let Some(out) = &mut self.events_out {
+                    out.write_exec(self.target.pid, time_ns);
+                }
+                self.target.refresh();
+                self.space = AddressSpace::open(self.target.pid, &self.modules)?;
+                self.discovery = Discovery::default();
+            }
+            ImageChange::Loader => self.space.refresh()?,
+        }
+        self.probe_new_code()
+    }
+
+    /// Takes in what the kernel program has sent so far, without waiting.
+    ///
+    /// # Errors
+    /// As [`process_events`](Self::process_events).
+    pub fn process_pending(&mut self) -> Result<(), SessionError> {
+        for event in take_events(self.events.get_mut()) {
+            self.handle(event)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of the process.
+    pub fn exit_watch(&self) -> Arc<ExitWatch> {
+        Arc::clone(&self.exit)
+    }
+
+    /// The process that memtrace has started, if it has.
+    pub fn launched(&mut self) -> Option<&mut Launched> {
+        self.launched.as_mut()
+    }
+
+    /// Looks whether the process's main thread has ended while others go on. Probes that are perf events
+    /// end with it, unlike those of the other modes: the kernel compares address spaces by way of that
+    /// thread (kernel/trace/trace_uprobe.c, `__uprobe_perf_filter`).
+    pub fn check_main_thread(&mut self) {
+        if self.kernel.mode() == AttachMode::Perf
+            && !self.main_thread_ended
+            && matches!(Target::open(self.target.pid), Err(TargetError::MainThreadEnded(_)))
+        {
+            self.main_thread_ended = true;
+            tracing::warn!(
+                "the process's main thread has ended, and with it all probes; --attach-mode multi or session has no such limit"
+            );
+        }
+    }
+
+    /// How many probes are set.
+    pub fn probes(&self) -> usize {
+        self.probes.len()
+    }
+
+    /// How many distinct stacks were seen.
+    pub fn stacks(&self) -> usize {
+        self.stacks.len()
+    }
+
+    /// The kernel program's counters now.
+    ///
+    /// # Errors
+    /// When the kernel refuses the read.
+    pub fn counters(&self) -> Result<Counters, LoadError> {
+        self.kernel.counters()
+    }
+
+    /// How long the books have been open.
+    pub fn elapsed(&self) -> Duration {
+        self.ended.unwrap_or_else(|| self.begun.1.elapsed())
+    }
+
+    /// Closes the books: what happens from here on is not counted. Safe to repeat.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn close_books(&mut self) -> Result<(), LoadError> {
+        self.check_main_thread();
+        self.kernel.close_books()?;
+        if self.ended.is_none() {
+            self.ended = Some(self.begun.1.elapsed());
+            let now = cost::cpu_time(self.target.pid).ok();
+            self.cpu_time.1 = now.map(|now| now.saturating_sub(self.cpu_time.0));
+            if let Some(since) = self.pause.since.take() {
+                self.pause.total += since.elapsed();
+                self.pause.last_end_ns = monotonic_ns();
+            }
+        }
+        // A process that is stopped for our sake, or will be, must go on.
+        self.kernel.unwatch(self.target.pid)?;
+        if let Some(launched) = &self.launched {
+            launched.resume();
+        }
+        Ok(())
+    }
+
+    /// Closes the books and takes all probes off. Returns what was recorded, and the launched process.
+    ///
+    /// # Errors
+    /// When the kernel refuses a read, or nothing was recorded because the process has no known allocator.
+    pub fn finish(mut self) -> Result<(Recording, Option<Launched>), SessionError> {
+        self.close_books()?;
+        // Calls that were under way when the books were closed are still entered at their return, so the
+        // tables are read when no probe is left.
+        std::mem::take(&mut self.probes).detach();
+        for event in take_events(self.events.get_mut()) {
+            if !matches!(event, Some(Event::ImageChanged { .. })) {
+                self.handle(event)?;
+            }
+        }
+        let counters = self.kernel.counters()?;
+        let totals = self.kernel.totals()?;
+        if let Some(launched) = &mut self.launched {
+            launched.executed()?;
+        }
+        if !self.discovery.can_allocate() && counters.get(Counter::AllocationHits) == 0 {
+            return Err(self.no_allocator());
+        }
+        let recording = Recording {
+            target: self.target,
+            time: self.begun.0,
+            duration: self.ended.unwrap_or_default(),
+            space: self.space,
+            stacks: self.stacks,
+            totals,
+            live: self.kernel.live()?,
+            in_flight: self.kernel.in_flight()?,
+            prices: self.kernel.prices(),
+            target_cpu_time: self.cpu_time.1,
+            pauses: (self.pause.count, self.pause.total),
+            last_pause_ns: self.pause.last_end_ns,
+            counters,
+            events: self.events_out,
+            unknown_events: self.unknown_events,
+            unresolved_changes: self.unresolved_changes,
+            late_errors: self.late_errors,
+            main_thread_ended: self.main_thread_ended,
+        };
+        Ok((recording, self.launched))
+    }
+}
+
+/// Takes everything out of the ring buffer.
+fn take_events(ring: &mut RingBuf<MapData>) -> Vec<Option<Event>> {
+    let mut batch = Vec::new();
+    while let Some(record) = ring.next() {
+        batch.push(Event::parse(&record));
+    }
+    batch
+}
+
+/// Now, as the kernel program tells the time (`bpf_ktime_get_ns`): nanoseconds of `CLOCK_MONOTONIC`.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -1,0 +1,9 @@
+//! Symbolization of real programs, compiled when the tests run.
+
+mod debug_files;
+mod fixture;
+mod functions;
+mod hostile;
+mod lifetimes;
+mod measure;
+mod profiles;

@@ -1,0 +1,133 @@
+//! The programs under `fixtures/`, compiled once per run of the tests.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::tools;
+
+/// A way in which a fixture is compiled: its source, and flags on top of `-O2 -g` (and a build-id, as distributions set).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Build {
+    source: &'static str,
+    flags: &'static [&'static str],
+    stripped: bool,
+}
+
+/// `leak.c` as distributions build: no frame pointers. See its head for the operations.
+pub const LEAK: Build = Build { source: "leak.c", flags: &[], stripped: false };
+/// `leak.c` with frame pointers.
+pub const LEAK_FRAME_POINTERS: Build = Build { flags: &["-fno-omit-frame-pointer"], ..LEAK };
+/// `leak.c` with neither a dynamic libc nor symbols: there is no `malloc` to be found in it.
+pub const LEAK_STATIC_STRIPPED: Build = Build { flags: &["-static"], stripped: true, ..LEAK };
+/// `api.c`: the whole of glibc's allocation API.
+pub const API: Build = Build { source: "api.c", ..LEAK };
+/// `ops.cpp`: C++'s operators.
+pub const OPS: Build = Build { source: "ops.cpp", ..LEAK };
+/// `random.c`: a seeded random script over glibc's allocation API, by several threads.
+pub const RANDOM_C: Build = Build { source: "random.c", flags: &["-pthread"], ..LEAK };
+/// `random.cpp`: the same over C++'s operators.
+pub const RANDOM_CPP: Build = Build { source: "random.cpp", ..RANDOM_C };
+/// `random.rs`: the same over Rust's collections.
+pub const RANDOM_RUST: Build = Build { source: "random.rs", ..LEAK };
+/// `sites.c`: a thousand allocating functions with the same distribution of sizes.
+pub const SITES: Build = Build { source: "sites.c", flags: &["-lm"], ..LEAK };
+/// `pool.c`: a program with an allocator of its own, which leaves malloc in unusual ways.
+pub const POOL: Build = Build { source: "pool.c", ..RANDOM_C };
+/// `storm.c`: threads and processes that hardly live.
+pub const STORM: Build = Build { source: "storm.c", ..RANDOM_C };
+/// `with_pid.c`: runs a program as a process of a given id.
+pub const WITH_PID: Build = Build { source: "with_pid.c", ..LEAK };
+/// `wrapper.c`: a library to preload, an allocator whose functions call each other.
+pub const WRAPPER: Build =
+    Build { source: "wrapper.c", flags: &["-shared", "-fPIC", "-fno-builtin"], stripped: false };
+/// `witness.c`: a library to preload, with an opinion of its own on what a fixture allocates.
+pub const WITNESS: Build = Build {
+    source: "witness.c",
+    flags: &["-shared", "-fPIC", "-fno-builtin", "-fexceptions"],
+    stripped: false,
+};
+
+const C_FLAGS: [&str; 7] = ["-std=gnu17", "-O2", "-g", "-Wl,--build-id", "-Wall", "-Wextra", "-Werror"];
+const CPP_FLAGS: [&str; 7] = ["-std=gnu++17", "-O2", "-g", "-Wl,--build-id", "-Wall", "-Wextra", "-Werror"];
+const RUST_FLAGS: [&str; 8] = [
+    "--edition=2024",
+    "-Copt-level=2",
+    "-g",
+    "-Clink-arg=-Wl,--build-id",
+    "-Cforce-frame-pointers=yes",
+    "-Dwarnings",
+    "--crate-type=bin",
+    "--crate-name=random",
+];
+
+impl Build {
+    /// The same, with its functions visible to `dladdr`.
+    pub const fn exporting_functions(self) -> Self {
+        Self { flags: &["-rdynamic", "-pthread"], ..self }
+    }
+
+    /// The compiled program; compiles it when asked for the first time in this run.
+    pub fn path(self) -> PathBuf {
+        type Slot = Arc<OnceLock<PathBuf>>;
+        static BUILT: Mutex<Option<HashMap<Build, Slot>>> = Mutex::new(None);
+        let slot = {
+            let mut built = BUILT.lock().expect("no compilation panics while it holds the table");
+            Arc::clone(built.get_or_insert_default().entry(self).or_default())
+        };
+        slot.get_or_init(|| self.compile()).clone()
+    }
+
+    /// The source's path, as the debug information has it.
+    pub fn source(self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(self.source)
+    }
+
+    /// The line of the source that is marked `LINE <name>`, from 1.
+    pub fn line(self, name: &str) -> u64 {
+        let text = std::fs::read_to_string(self.source()).expect("the fixture's source is readable");
+        let marker = format!("/* LINE {name} */");
+        let index = text.lines().position(|line| line.contains(&marker));
+        index.unwrap_or_else(|| panic!("{} marks no line {name}", self.source)) as u64 + 1
+    }
+
+    /// The program's name, which is its comm and the name of its mapping.
+    pub fn name(self) -> &'static str {
+        self.source.split('.').next().unwrap_or_default()
+    }
+
+    /// A directory per build, so that each program keeps its plain name (`leak`), which is its comm.
+    fn compile(self) -> PathBuf {
+        let (stem, language) = self.source.split_once('.').expect("a fixture's name has an extension");
+        let variant =
+            format!("{}{}{}", self.source, self.flags.concat(), if self.stripped { "-stripped" } else { "" });
+        let dir = tools::profile_dir().join("memtrace-fixtures").join(variant);
+        std::fs::create_dir_all(&dir).expect("the target directory is writable");
+        // Another run of the tests may be executing the program: replace it, never write into it.
+        let fresh = dir.join(format!("{stem}.{}", std::process::id()));
+        let mut compile = match language {
+            "c" => compiler(tools::command("gcc"), &C_FLAGS),
+            "cpp" => compiler(tools::command("g++"), &CPP_FLAGS),
+            "rs" => compiler(tools::rustc(), &RUST_FLAGS),
+            other => panic!("no compiler for .{other}"),
+        };
+        run(compile.arg("-o").arg(&fresh).arg(self.source()).args(self.flags));
+        if self.stripped {
+            run(tools::command("strip").arg(&fresh));
+        }
+        let path = dir.join(stem);
+        std::fs::rename(&fresh, &path).expect("a file in the target directory can be renamed");
+        path
+    }
+}
+
+fn compiler(mut command: std::process::Command, flags: &[&str]) -> std::process::Command {
+    command.args(flags);
+    command
+}
+
+fn run(command: &mut std::process::Command) {
+    let output = command.output().expect("the program starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed:\n{stderr}");
+}

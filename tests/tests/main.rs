@@ -1,0 +1,30 @@
+//! memtrace from outside: its binary on the real kernel, against real programs.
+//!
+//! One binary, a module per topic. The tests need root and some Debian packages; `cargo xtask test` sees to both.
+//!
+//! - what is said is true: [`books`] and [`ground_truth`] (exact), [`sampling`] and [`estimates`] (estimates),
+//!   [`regressions`] and [`bookkeeping`] (mistakes of other tools), [`faults`]
+//! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`]
+//! - the target comes first: [`serving`], [`stopping`], [`pausing`]
+//! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
+//! - the tests themselves: [`harness`]
+
+mod bookkeeping;
+mod books;
+mod doctor;
+mod estimates;
+mod events;
+mod faults;
+mod files;
+mod formats;
+mod go_pprof;
+mod ground_truth;
+mod harness;
+mod pausing;
+mod regressions;
+mod sampling;
+mod serving;
+mod stopping;
+mod summary;
+mod verbose;
+mod wrong_input;

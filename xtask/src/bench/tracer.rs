@@ -1,0 +1,144 @@
+//! The ways to trace the target, and how each is switched on and off around a measurement.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::code::{Code, FUNCTIONS};
+use super::running::Running;
+use super::target::Pairs;
+use crate::probe::site::{self, Site};
+use crate::probe::{EmptyProgram, Link, Probe};
+use crate::process;
+
+/// What is attached to the target. In the words of a command, `{pid}` stands for the target, `{libc}` for
+/// its C library, `{directory}` for a place for its output, `{round}` for the round's number, `{memtrace}`
+/// for the binary of this checkout.
+pub(crate) enum Tracer {
+    /// Nothing.
+    None,
+    /// A probe with an empty program on malloc and one on free.
+    Empty(Place, Link),
+    /// A program that attaches probes by itself, and ends at SIGINT.
+    Attached { program: &'static str, arguments: &'static [&'static str], options: &'static [&'static str] },
+    /// A program that starts the target itself: the target's command comes after the arguments.
+    Starting { program: &'static str, arguments: &'static [&'static str] },
+}
+
+/// Which instruction of a function a probe replaces.
+pub(crate) enum Place {
+    /// The first, as most tools do.
+    Entry,
+    /// The first that the kernel emulates.
+    Good,
+}
+
+/// What a tracer may need.
+pub(crate) struct Bench<'a> {
+    /// The process to trace.
+    pub(crate) target: &'a Pairs,
+    /// That process's code.
+    pub(crate) code: &'a Code,
+    /// The target's command: its program and its argument.
+    pub(crate) command: [&'a str; 2],
+    /// The `memtrace` binary.
+    pub(crate) memtrace: &'a Path,
+    /// A directory for what tracers write.
+    pub(crate) directory: &'a Path,
+    /// The number of this round.
+    pub(crate) round: u32,
+}
+
+impl Tracer {
+    /// The program that has to be installed for this, if it is not.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
+        let (Self::Attached { program, .. } | Self::Starting { program, .. }) = self else { return None };
+        (!program.starts_with('{') && process::find_program(program).is_none()).then_some(program)
+    }
+
+    /// Runs `measure` while this is attached to the target. When it returns, nothing is attached.
+    ///
+    /// # Errors
+    /// When the tracer does not attach, ends early, fails, or leaves a probe behind.
+    pub(crate) fn around<T>(
+        &self,
+        bench: &Bench<'_>,
+        measure: impl FnOnce(&Pairs) -> Result<T>,
+    ) -> Result<T> {
+        if let Some(function) = bench.code.probed()?.first() {
+            bail!(
+                "something else has a probe on `{function}`: end it first (`bpftool link`, `bpftool perf`)"
+            );
+        }
+        let result = match self {
+            Self::None => measure(bench.target)?,
+            Self::Empty(place, link) => {
+                let _probes = attach_empty(bench, place, *link)?;
+                measure(bench.target)?
+            }
+            Self::Attached { program, arguments, options } => {
+                let words: Vec<_> = arguments.iter().chain(*options).map(|word| bench.fill(word)).collect();
+                let running = Running::start(bench.code, bench.directory, &bench.fill(program), &words)?;
+                let result = measure(bench.target)?;
+                running.stop()?;
+                result
+            }
+            Self::Starting { program, arguments } => {
+                let mut command = Command::new(program);
+                command.args(arguments.iter().map(|word| bench.fill(word))).args(bench.command);
+                let pairs = Pairs::start(command.stderr(Stdio::null()))
+                    .with_context(|| format!("cannot run the target under {program}"))?;
+                let result = measure(&pairs)?;
+                pairs.end()?;
+                result
+            }
+        };
+        bench.code.wait_for_no_probe()?;
+        Ok(result)
+    }
+}
+
+impl Bench<'_> {
+    fn fill(&self, word: &str) -> String {
+        word.replace("{pid}", &self.target.pid().to_string())
+            .replace("{libc}", &self.code.libc.path.to_string_lossy())
+            .replace("{directory}", &self.directory.to_string_lossy())
+            .replace("{round}", &self.round.to_string())
+            .replace("{memtrace}", &self.memtrace.to_string_lossy())
+    }
+}
+
+impl Place {
+    fn find(&self, path: &Path, function: &str) -> Result<Site> {
+        match self {
+            Self::Entry => site::entry(path, function),
+            Self::Good => site::good(path, function),
+        }
+    }
+
+    /// Where such a probe on each function sits, as one line for the report.
+    pub(crate) fn describe(&self, code: &Code) -> Result<String> {
+        let mut places = Vec::new();
+        for function in FUNCTIONS {
+            let site = self.find(&code.libc.path, function)?;
+            places.push(format!("{function}+{} `{}`", site.after_entry, site.instruction));
+        }
+        let kind = match self {
+            Self::Entry => "first instructions",
+            Self::Good => "good sites",
+        };
+        Ok(format!("{kind} in {}: {}", code.libc.path.display(), places.join(", ")))
+    }
+}
+
+fn attach_empty(bench: &Bench<'_>, place: &Place, link: Link) -> Result<Vec<Probe>> {
+    let program = EmptyProgram::load(link)?;
+    let (path, pid) = (&bench.code.libc.path, bench.target.pid());
+    let sites: Vec<_> = FUNCTIONS.iter().map(|function| place.find(path, function)).collect::<Result<_>>()?;
+    let offsets: Vec<_> = sites.iter().map(|site| site.offset).collect();
+    match link {
+        Link::Perf => offsets.iter().map(|offset| Probe::attach(&program, path, *offset, pid)).collect(),
+        Link::Multi => Ok(vec![Probe::attach_multi(&program, path, &offsets, pid)?]),
+    }
+}
