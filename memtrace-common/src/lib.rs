@@ -13,6 +13,7 @@ mod function;
 mod live;
 pub mod sampling;
 mod stack;
+pub mod unwind;
 
 pub use config::Config;
 pub use counter::Counter;

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user, programs::RetProbeContext};
 use memtrace_common::{Counter, FunctionKind, InFlight, InFlightKey};
 
-use crate::{allocate::IN_FLIGHT, arch, books, counters::count, nested, task};
+use crate::{allocate::IN_FLIGHT, arch, books, control, counters::count, nested, task};
 
 /// Handles the return of an allocation function.
 #[inline(always)]
@@ -16,6 +16,13 @@ pub(crate) fn allocation(ctx: &RetProbeContext) {
     let key = InFlightKey { pid_tgid, stack_pointer };
     // SAFETY: the value is copied at once; this thread alone has this key.
     let Some(call) = (unsafe { IN_FLIGHT.get(&key) }).copied() else { return };
+    // The books were closed while the call ran. Its block may be one that was freed unseen since then, so
+    // it is not entered; the call stays in the table, where userspace counts it as unfinished. A `realloc`
+    // goes on, because the old block's fate is decided by now.
+    let closed = !control::running();
+    if closed && call.old.present == 0 {
+        return;
+    }
     if IN_FLIGHT.remove(&key).is_err() {
         return;
     }
@@ -40,7 +47,7 @@ pub(crate) fn allocation(ctx: &RetProbeContext) {
             books::put_back(pid_tgid, call.old_address, &call.old);
         }
     }
-    if call.threshold == 0 {
+    if call.threshold == 0 || closed {
         return;
     }
     if address == 0 {

@@ -404,8 +404,8 @@ impl Session {
     /// When the kernel refuses a read, or nothing was recorded because the process has no known allocator.
     pub fn finish(mut self) -> Result<(Recording, Option<Launched>), SessionError> {
         self.close_books()?;
-        // Calls that were under way when the books were closed are still entered at their return, so the
-        // tables are read when no probe is left.
+        // A `realloc` that was under way when the books were closed still takes its old block off at its
+        // return, so the tables are read when no probe is left.
         std::mem::take(&mut self.probes).detach();
         for event in take_events(self.events.get_mut()) {
             if !matches!(event, Some(Event::ImageChanged { .. })) {
