@@ -16,6 +16,10 @@ pub struct Config {
     pub return_always_fires: u32,
     /// 1 where every recorded allocation and free is sent to userspace.
     pub events: u32,
+    /// How many frames of a stack are kept, the innermost ones; at most [`MAX_FRAMES`](crate::MAX_FRAMES).
+    pub max_frames: u32,
+    /// 1 where the kernel has the helper `bpf_loop` (Linux 5.17).
+    pub loop_helper: u32,
 }
 
 #[cfg(feature = "user")]
@@ -28,6 +32,6 @@ mod tests {
 
     #[test]
     fn has_the_size_both_sides_expect() {
-        assert_eq!(size_of::<Config>(), 24);
+        assert_eq!(size_of::<Config>(), 32);
     }
 }

@@ -10,6 +10,19 @@ macro_rules! counters {
         }
 
         impl Counter {
+            /// The counter of walks that ended in this way.
+            pub const fn of_walks(end: crate::StackEnd) -> Self {
+                match end {
+                    crate::StackEnd::Root => Self::WalksComplete,
+                    crate::StackEnd::Truncated => Self::WalksTruncated,
+                    crate::StackEnd::NoMapping => Self::WalksNoMapping,
+                    crate::StackEnd::NoTable => Self::WalksNoTable,
+                    crate::StackEnd::Unreadable => Self::WalksBadRead,
+                    crate::StackEnd::Unsupported => Self::WalksUnsupportedRule,
+                    crate::StackEnd::TooDeep => Self::WalksTooDeep,
+                }
+            }
+
             /// Every counter, in the order of the slots.
             pub const ALL: &'static [Counter] = &[$(Counter::$name,)*];
             /// How many slots there are.
@@ -58,8 +71,21 @@ counters! {
     /// All scratch space was in use by preempted programs: an allocation is counted under the stack
     /// "not recorded".
     ScratchBusy,
-    /// A stack had more frames than are kept.
-    StackTruncated,
+    /// Walks of a stack that reached the thread's first function. This and the following are in the order of
+    /// [`StackEnd`](crate::StackEnd).
+    WalksComplete,
+    /// Walks that ended because as many frames were found as were asked for.
+    WalksTruncated,
+    /// Walks that ended outside of all executable mappings that are known.
+    WalksNoMapping,
+    /// Walks that ended in code without unwind table, where frame pointers did not go on.
+    WalksNoTable,
+    /// Walks that ended at memory that could not be read or cannot be a frame.
+    WalksBadRead,
+    /// Walks that ended at an unwind rule that the kernel program does not understand.
+    WalksUnsupportedRule,
+    /// Walks that ended because no more frames can be kept.
+    WalksTooDeep,
     /// The address that `posix_memalign` stored could not be read: an allocation was not recorded.
     ResultUnreadable,
 }
@@ -72,6 +98,13 @@ mod tests {
     fn slots_are_numbered_in_order() {
         for (slot, counter) in Counter::ALL.iter().enumerate() {
             assert_eq!(*counter as usize, slot);
+        }
+    }
+
+    #[test]
+    fn walks_are_counted_in_the_order_of_their_ends() {
+        for end in crate::StackEnd::ALL {
+            assert_eq!(Counter::of_walks(end) as u32, Counter::WalksComplete as u32 + end as u32);
         }
     }
 }

@@ -48,7 +48,9 @@ pub struct NewStack {
     pub len: u32,
     /// [`StackEnd`](crate::StackEnd) as a number.
     pub end: u32,
-    /// Return addresses, the innermost first: the first is where the allocation function returns to.
+    /// Return addresses, the innermost first: the first is where the allocation function returns to. Where a
+    /// signal interrupted the code, one more than the address of the next instruction. So one less than each
+    /// is always in the instruction that the frame was at.
     pub frames: [u64; MAX_FRAMES],
 }
 

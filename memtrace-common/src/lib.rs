@@ -23,7 +23,7 @@ pub use event::{
 };
 pub use function::{FunctionKind, Probe};
 pub use live::{
-    Block, CallerRange, InFlight, InFlightKey, InternalCallers, LiveKey, MAX_CALLER_RANGES, MAX_WRAPPER_ROWS,
-    WrapperRow, Wrappers,
+    Block, CallerRange, InFlight, InFlightKey, InternalCallers, LiveKey, MAX_CALLER_RANGES, MAX_WRAPPERS,
+    Wrappers,
 };
 pub use stack::{MAX_FRAMES, STACK_NOT_RECORDED, StackEnd, StackTotals};

@@ -96,40 +96,18 @@ impl Default for InternalCallers {
     }
 }
 
-/// How many rows [`Wrappers`] can hold.
-pub const MAX_WRAPPER_ROWS: usize = 96;
+/// How many ranges [`Wrappers`] can hold.
+pub const MAX_WRAPPERS: usize = 32;
 
-/// How to get from a frame of a wrapper, such as `operator new`, to its caller's: a row of the wrapper's
-/// unwind table (DWARF 5, 6.4.1).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WrapperRow {
-    /// First address for which this row holds.
-    pub start: u64,
-    /// One past the last.
-    pub end: u64,
-    /// Canonical frame address less the stack pointer. The return address stands below the former.
-    pub frame_size: u32,
-    /// Where the caller's frame pointer is saved, as a distance below the canonical frame address; 0 where
-    /// the register still holds it.
-    pub frame_pointer_below: u32,
-}
-
-/// The wrappers of a process: functions that do nothing for the reader of a profile but call another
+/// Where a process's wrappers stand: functions that do nothing for the reader of a profile but call another
 /// allocation function. They get no probe, and their frames are left out of stacks.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Wrappers {
-    /// How many rows are in use.
+    /// How many ranges are in use.
     pub len: u64,
-    /// The rows.
-    pub rows: [WrapperRow; MAX_WRAPPER_ROWS],
-}
-
-impl Default for Wrappers {
-    fn default() -> Self {
-        Self { len: 0, rows: [WrapperRow::default(); MAX_WRAPPER_ROWS] }
-    }
+    /// The ranges.
+    pub ranges: [CallerRange; MAX_WRAPPERS],
 }
 
 #[cfg(feature = "user")]
@@ -160,6 +138,6 @@ mod tests {
         assert_eq!(size_of::<InFlightKey>(), 16);
         assert_eq!(size_of::<InFlight>(), 48 + 48);
         assert_eq!(size_of::<InternalCallers>(), 8 + MAX_CALLER_RANGES * 16);
-        assert_eq!(size_of::<Wrappers>(), 8 + MAX_WRAPPER_ROWS * 24);
+        assert_eq!(size_of::<Wrappers>(), 8 + MAX_WRAPPERS * 16);
     }
 }

@@ -1,7 +1,7 @@
 //! Stacks and what was allocated by them.
 
-/// The most frames of a stack that are kept, the innermost ones.
-pub const MAX_FRAMES: usize = 127;
+/// The most frames of a stack that can be kept, the innermost ones.
+pub const MAX_FRAMES: usize = 255;
 
 /// The stack id of allocations whose stack could not be recorded. Their totals are kept under it, so
 /// that nothing is missing from the sums, and no real stack has it.
@@ -11,22 +11,37 @@ pub const STACK_NOT_RECORDED: u64 = 0;
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StackEnd {
-    /// The chain of frame pointers ended in a null pointer or return address.
+    /// At the thread's first function: the stack is whole.
     Root = 0,
-    /// The next frame pointer was not one: not aligned, or not further up the stack.
-    NoFramePointer = 1,
-    /// Memory at the next frame pointer could not be read.
-    Unreadable = 2,
+    /// As many frames were found as were asked for, and there are more.
+    Truncated = 1,
+    /// An address is in no executable mapping that is known.
+    NoMapping = 2,
+    /// There is no unwind table for the code, and frame pointers do not go on.
+    NoTable = 3,
+    /// Memory could not be read, or a frame did not lie above the one that it called.
+    Unreadable = 4,
+    /// The unwind table says more than the kernel program understands.
+    Unsupported = 5,
     /// [`MAX_FRAMES`] frames were found and there are more.
-    TooDeep = 3,
+    TooDeep = 6,
 }
 
 impl StackEnd {
+    /// Every end, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Root,
+        Self::Truncated,
+        Self::NoMapping,
+        Self::NoTable,
+        Self::Unreadable,
+        Self::Unsupported,
+        Self::TooDeep,
+    ];
+
     /// The end with this number.
     pub fn from_number(number: u32) -> Option<Self> {
-        [Self::Root, Self::NoFramePointer, Self::Unreadable, Self::TooDeep]
-            .into_iter()
-            .find(|end| *end as u32 == number)
+        Self::ALL.into_iter().find(|end| *end as u32 == number)
     }
 }
 

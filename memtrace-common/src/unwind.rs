@@ -218,6 +218,9 @@ impl PackedRule {
     }
 }
 
+/// How many tables there can be at a time: one for each distinct ELF file.
+pub const MAX_TABLES: usize = 4096;
+
 /// In a [`Mapping`]: code for which there is no table, only frame pointers.
 pub const NO_TABLE: u32 = u32::MAX;
 

@@ -10,7 +10,18 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 /// middle of an addition, so it is an atomic one; without another CPU in the way that costs little.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+    count_slot(counter as u32);
+}
+
+/// Counts one more walk of a stack that has ended so: a [`StackEnd`](memtrace_common::StackEnd) as a number.
+#[inline(always)]
+pub(crate) fn count_walk(end: u32) {
+    count_slot(Counter::WalksComplete as u32 + end);
+}
+
+#[inline(always)]
+fn count_slot(slot: u32) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(slot) {
         crate::atomic::add(slot, 1);
     }
 }

@@ -11,7 +11,7 @@
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "atomic operations on shared map values")]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 mod allocate;
 mod arch;
@@ -27,6 +27,8 @@ mod returned;
 mod sample;
 mod stack;
 mod task;
+mod unwind;
+mod wrappers;
 
 use core::ffi::c_void;
 

@@ -12,8 +12,8 @@ pub(crate) fn allocation(ctx: &RetProbeContext) {
     // SAFETY: the registers are the context of this program.
     let regs: &pt_regs = unsafe { &*ctx.regs };
     let pid_tgid = task::pid_tgid();
-    let (stack_pointer, _) = arch::returned_to(regs);
-    let key = InFlightKey { pid_tgid, stack_pointer };
+    let at = arch::returned_to(regs);
+    let key = InFlightKey { pid_tgid, stack_pointer: arch::entry_stack_pointer_of(&at) };
     // SAFETY: the value is copied at once; this thread alone has this key.
     let Some(call) = (unsafe { IN_FLIGHT.get(&key) }).copied() else { return };
     // The books were closed while the call ran. Its block may be one that was freed unseen since then, so

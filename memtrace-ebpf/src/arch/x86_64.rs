@@ -1,5 +1,6 @@
 //! x86-64, System V calling convention.
 
+use super::{Registers, ReturnAddress};
 use aya_ebpf::{
     EbpfContext,
     bindings::pt_regs,
@@ -31,17 +32,48 @@ pub(crate) fn return_address(regs: &pt_regs) -> Option<u64> {
     unsafe { bpf_probe_read_user(regs.rsp as *const u64) }.ok()
 }
 
-/// At a return probe: the stack pointer that the function had at its entry, and the address that it
-/// returns to. `ret` has taken the return address off the stack, and the kernel sets the instruction
-/// pointer to the real one before it calls return probes (kernel/events/uprobes.c,
-/// `uprobe_handle_trampoline`).
+/// At a return probe: the registers as the caller of the function finds them. `ret` has taken the return
+/// address off the stack, and the kernel sets the instruction pointer to the real one before it calls return
+/// probes (kernel/events/uprobes.c, `uprobe_handle_trampoline`).
 #[inline(always)]
-pub(crate) fn returned_to(regs: &pt_regs) -> (u64, u64) {
-    (regs.rsp.wrapping_sub(8), regs.rip)
+pub(crate) fn returned_to(regs: &pt_regs) -> Registers {
+    Registers { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp, third: regs.rbx }
 }
 
-/// The frame pointer register.
+/// The stack pointer that a function had at its first instruction, by the registers at its return.
 #[inline(always)]
-pub(crate) fn frame_pointer(regs: &pt_regs) -> u64 {
-    regs.rbp
+pub(crate) fn entry_stack_pointer_of(returned: &Registers) -> u64 {
+    returned.stack_pointer.wrapping_sub(8)
+}
+
+/// `call` pushes it, and nothing is between it and the caller's frame (System V ABI, AMD64, 3.2.2).
+pub(crate) const RETURN_ADDRESS: ReturnAddress = ReturnAddress::AtCfa(-8);
+
+/// In a stub of the procedure linkage table: how much its push has put on the stack when the code is at
+/// `address`. Stubs have 16 bytes each, and `behind_push` is the offset of what follows the push (binutils,
+/// elf_x86_64_lazy_plt_eh_frame).
+#[inline(always)]
+pub(crate) fn plt_stub_has_pushed(address: u64, behind_push: u64) -> u64 {
+    if address & 15 >= behind_push { 8 } else { 0 }
+}
+
+/// Where the registers stand in what the kernel puts on the stack for a signal handler, counted from where
+/// the handler's return leaves the stack pointer: `struct ucontext`, whose `uc_mcontext` is at 40
+/// (arch/x86/include/uapi/asm/sigcontext.h, `struct sigcontext_64`).
+const SAVED_RBP: u64 = 40 + 10 * 8;
+const SAVED_RBX: u64 = 40 + 11 * 8;
+const SAVED_RSP: u64 = 40 + 15 * 8;
+const SAVED_RIP: u64 = 40 + 16 * 8;
+
+/// The registers of the code that a signal has interrupted.
+#[inline(always)]
+pub(crate) fn interrupted(stack_pointer: u64) -> Option<Registers> {
+    // SAFETY: reads of user memory through the helper, which checks the address.
+    let read = |offset| unsafe { bpf_probe_read_user(stack_pointer.wrapping_add(offset) as *const u64) }.ok();
+    Some(Registers {
+        address: read(SAVED_RIP)?,
+        stack_pointer: read(SAVED_RSP)?,
+        frame_pointer: read(SAVED_RBP)?,
+        third: read(SAVED_RBX)?,
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
-use memtrace_common::{FunctionKind, MAX_WRAPPER_ROWS, Probe, WrapperRow, Wrappers};
+use memtrace_common::{CallerRange, FunctionKind, MAX_WRAPPERS, Probe, Wrappers};
 
 use super::{
     catalog,
@@ -69,7 +69,7 @@ pub struct Discovery {
     pub loader_hook: Option<Discovered>,
     /// What was left out.
     pub skipped: Vec<Skipped>,
-    wrapper_rows: Vec<WrapperRow>,
+    wrappers: Vec<CallerRange>,
     seen: HashSet<ModuleId>,
 }
 
@@ -133,8 +133,7 @@ impl Discovery {
                 self.skip(module, function, "it only jumps to another function, which is probed");
             } else if row.operator_new && (!has_malloc || wrapper::calls_one_of(function, code, &allocations))
             {
-                let bias = address.wrapping_sub(function.address);
-                self.wrapper_rows.extend(wrapper::rows(&elf, function, bias));
+                self.wrappers.push(CallerRange { start: address, end: address + function.size.max(1) });
                 self.skip(
                     module,
                     function,
@@ -157,15 +156,14 @@ impl Discovery {
         });
     }
 
-    /// The rows by which the kernel program leaves the frames of wrappers. The second value is how many did
-    /// not fit.
+    /// Where wrappers stand, whose frames are left out of stacks. The second value is how many did not fit.
     pub fn wrappers(&self) -> (Wrappers, usize) {
         let mut wrappers = Wrappers::default();
-        for (place, row) in wrappers.rows.iter_mut().zip(&self.wrapper_rows) {
-            *place = *row;
+        for (place, range) in wrappers.ranges.iter_mut().zip(&self.wrappers) {
+            *place = *range;
         }
-        wrappers.len = self.wrapper_rows.len().min(MAX_WRAPPER_ROWS) as u64;
-        (wrappers, self.wrapper_rows.len().saturating_sub(MAX_WRAPPER_ROWS))
+        wrappers.len = self.wrappers.len().min(MAX_WRAPPERS) as u64;
+        (wrappers, self.wrappers.len().saturating_sub(MAX_WRAPPERS))
     }
 
     /// Whether the process has a function that allocates; without one there is nothing to record.

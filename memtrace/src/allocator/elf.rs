@@ -2,7 +2,7 @@
 
 use std::{fs::File, io};
 
-use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind};
+use object::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind};
 use thiserror::Error;
 
 /// An ELF file could not be read.
@@ -35,16 +35,6 @@ pub struct ElfSymbols {
     pub functions: Vec<FunctionSymbol>,
     /// The code of each, in the same order; of a long one the beginning.
     pub code: Vec<Vec<u8>>,
-    /// The unwind tables, if the file has them and has functions that were asked for.
-    pub eh_frame: Option<Section>,
-}
-
-/// A section's content.
-pub struct Section {
-    /// Its virtual address in the file.
-    pub address: u64,
-    /// Its bytes.
-    pub data: Vec<u8>,
 }
 
 /// How many bytes of a function are kept at the most: allocator functions that are longer have their slow
@@ -62,7 +52,7 @@ impl ElfSymbols {
     pub fn read(file: File, wanted: impl Fn(&str) -> bool) -> Result<Self, ElfError> {
         let cache = ReadCache::new(file);
         let elf = object::File::parse(&cache)?;
-        let mut found = Self { functions: Vec::new(), code: Vec::new(), eh_frame: None };
+        let mut found = Self { functions: Vec::new(), code: Vec::new() };
         for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
             // An undefined symbol can have an address (that of its PLT entry), but is no definition.
             if symbol.is_undefined() || symbol.kind() != SymbolKind::Text || !symbol.is_global() {
@@ -87,11 +77,6 @@ impl ElfSymbols {
                 address,
                 size: symbol.size(),
                 file_offset,
-            });
-        }
-        if !found.functions.is_empty() {
-            found.eh_frame = elf.section_by_name(".eh_frame").and_then(|section| {
-                Some(Section { address: section.address(), data: section.data().ok()?.to_vec() })
             });
         }
         Ok(found)

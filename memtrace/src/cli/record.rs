@@ -65,6 +65,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
 
+    /// How many frames of a stack to keep, the innermost ones; at most 255
+    #[arg(long, value_name = "N", default_value_t = 127, value_parser = clap::value_parser!(u32).range(1..=255))]
+    max_frames: u32,
+
     /// Leave addresses as they are, to be symbolized later from mappings and build-ids
     #[arg(long)]
     no_symbolize: bool,
@@ -181,6 +185,7 @@ impl Recorder<'_> {
             interval: args.sample_interval,
             limits: self.limits(),
             mode: args.attach_mode.unwrap_or_else(AttachMode::best),
+            max_frames: args.max_frames,
             events: args.events.is_some(),
             log: self.verbosity.verbose >= 2,
         };
@@ -268,6 +273,7 @@ impl Recorder<'_> {
             live: self.args.max_live.unwrap_or(usual.live),
             stacks: self.args.max_stacks.unwrap_or(usual.stacks),
             ring: self.args.ring_size.unwrap_or(usual.ring),
+            ..usual
         }
     }
 

@@ -20,6 +20,19 @@ impl RecordedStack {
     pub fn is_complete(&self) -> bool {
         self.end == StackEnd::Root
     }
+
+    /// How the walk ended, in one word.
+    pub fn end_name(&self) -> &'static str {
+        match self.end {
+            StackEnd::Root => "complete",
+            StackEnd::Truncated => "truncated",
+            StackEnd::NoMapping => "no_mapping",
+            StackEnd::NoTable => "no_table",
+            StackEnd::Unreadable => "bad_read",
+            StackEnd::Unsupported => "unsupported_rule",
+            StackEnd::TooDeep => "too_deep",
+        }
+    }
 }
 
 /// All stacks that were announced.
@@ -36,12 +49,11 @@ impl Stacks {
         }
         let mut frames = space.normalize(addresses);
         let mut end = end;
-        // Code without frame pointers uses that register for other things. A caller that is in no
-        // executable mapping is such a thing, and so is all that comes after it.
+        // A caller that is in no executable mapping is none, and nor is what comes after it.
         let is_code = |frame: &Frame| matches!(frame, Frame::Code { region: Some(_), .. });
         if let Some(broken) = frames.iter().skip(1).position(|frame| !is_code(frame)) {
             frames.truncate(broken + 1);
-            end = StackEnd::NoFramePointer;
+            end = StackEnd::NoMapping;
         }
         self.by_id.insert(stack_id, RecordedStack { frames, end });
     }

@@ -140,6 +140,7 @@ fn kernel_program() -> [Check; 2] {
         interval: 512 << 10,
         limits: Limits::for_interval(512 << 10),
         mode,
+        max_frames: 127,
         events: false,
         log: false,
     };

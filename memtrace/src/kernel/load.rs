@@ -3,7 +3,8 @@
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError, UProbe},
+    programs::{BtfTracePoint, ProgramError, ProgramType, UProbe},
+    sys::{BpfHelper, is_helper_supported},
     util::nr_cpus,
 };
 use memtrace_common::{
@@ -26,6 +27,8 @@ pub struct Limits {
     pub stacks: u32,
     /// Bytes of the ring buffer; a power of two.
     pub ring: u32,
+    /// Executable mappings of all processes together.
+    pub mappings: u32,
 }
 
 impl Limits {
@@ -33,7 +36,7 @@ impl Limits {
     /// fills (about 130 bytes for each sample), so it is larger where a small interval makes many samples.
     pub fn for_interval(interval: u64) -> Self {
         let live = if interval < 64 << 10 { 1 << 20 } else { 1 << 18 };
-        Self { live, stacks: 1 << 16, ring: 1 << 22 }
+        Self { live, stacks: 1 << 16, ring: 1 << 22, mappings: 1 << 16 }
     }
 }
 
@@ -46,6 +49,8 @@ pub struct Settings {
     pub limits: Limits,
     /// How probes are to be set.
     pub mode: AttachMode,
+    /// How many frames of a stack are kept, the innermost ones; at most [`memtrace_common::MAX_FRAMES`].
+    pub max_frames: u32,
     /// Whether every recorded allocation and free is to be sent as an [event](Kernel::take_events).
     pub events: bool,
     /// Whether the kernel program logs what it does (aya-log); it costs time on every sample.
@@ -146,6 +151,8 @@ impl Kernel {
             pid_namespace_ino,
             return_always_fires: (settings.mode != AttachMode::Session).into(),
             events: settings.events.into(),
+            max_frames: settings.max_frames,
+            loop_helper: has_loop_helper().into(),
         };
         let log_level: u8 = if settings.log { u8::MAX } else { 0 };
         // Where the number of CPUs cannot be told, more places than any machine has CPUs do no harm.
@@ -158,6 +165,7 @@ impl Kernel {
             .map_max_entries("STACKS", settings.limits.stacks)
             .map_max_entries("EVENTS", settings.limits.ring)
             .map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU)
+            .map_max_entries("MAPPINGS", settings.limits.mappings)
             .load(object::bytes())
             .map_err(
                 |error| if denied(&error) { LoadError::NotPermitted } else { LoadError::Object(error) },
@@ -398,6 +406,12 @@ impl Kernel {
         let map: HashMap<&MapData, u64, StackTotals> = self.map("STACKS")?;
         Ok(map.iter().collect::<Result<_, _>>()?)
     }
+}
+
+/// Whether the kernel has the helper `bpf_loop` (Linux 5.17). Where that cannot be told, programs do
+/// without.
+fn has_loop_helper() -> bool {
+    is_helper_supported(ProgramType::KProbe, BpfHelper::BPF_FUNC_loop).unwrap_or(false)
 }
 
 /// The programs that aya loads in this mode.

@@ -6,7 +6,7 @@ use aya_obj::generated::bpf_insn;
 use procfs::KernelVersion;
 
 use super::{
-    sys::{self, AttachType, MultiLink},
+    sys::{self, AttachType, Code, MultiLink},
     trial,
 };
 
@@ -50,7 +50,7 @@ impl AttachMode {
             ));
         }
         let attach_type = if self == Self::Session { AttachType::Session } else { AttachType::Multi };
-        let program = sys::load("mt_trial", &return_zero(), c"Dual MIT/GPL", attach_type)?;
+        let program = sys::load("mt_trial", &Code::plain(&return_zero()), None, attach_type)?;
         let link = MultiLink {
             program: &program,
             attach_type,

@@ -3,18 +3,18 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::{CStr, CString},
+    ffi::CStr,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
 };
 
 use anyhow::anyhow;
 use aya::{Ebpf, maps::Map};
-use aya_obj::{Object, generated::bpf_insn};
+use aya_obj::{Object, btf::BtfFeatures};
 
 use super::{
     AttachMode, LoadError, object,
-    sys::{self, AttachType, MultiLink},
+    sys::{self, AttachType, Code, MultiLink},
 };
 
 /// Which part of a function's run a link is for.
@@ -62,12 +62,12 @@ pub struct MultiPrograms {
 impl MultiPrograms {
     /// Loads the programs of a mode, which use the maps of `ebpf`.
     pub(super) fn load(ebpf: &Ebpf, mode: AttachMode) -> Result<Self, LoadError> {
-        let object = relocated(ebpf).map_err(LoadError::Relocation)?;
+        let (object, btf) = relocated(ebpf).map_err(LoadError::Relocation)?;
         let mut programs = HashMap::new();
         for leg in [Leg::Free, Leg::AllocationEntry, Leg::AllocationReturn] {
             let Some((name, attach_type)) = leg.program(mode) else { continue };
-            let (instructions, license) = code(&object, name).ok_or(LoadError::Missing(name))?;
-            let fd = sys::load(name, instructions, license, attach_type)
+            let code = code(&object, name).ok_or(LoadError::Missing(name))?;
+            let fd = sys::load(name, &code, btf.as_ref(), attach_type)
                 .map_err(|source| LoadError::MultiProgram { name, source })?;
             programs.insert(leg, (fd, attach_type));
         }
@@ -101,15 +101,23 @@ impl MultiPrograms {
     }
 }
 
-fn code<'a>(object: &'a Object, name: &str) -> Option<(&'a [bpf_insn], &'a CString)> {
+fn code<'a>(object: &'a Object, name: &str) -> Option<Code<'a>> {
     let program = object.programs.get(name)?;
     let function = object.functions.get(&program.function_key())?;
-    Some((&function.instructions, &program.license))
+    Some(Code {
+        instructions: &function.instructions,
+        license: &program.license,
+        functions: &function.func_info.func_info,
+    })
 }
 
-/// The object with its references to maps and functions resolved.
-fn relocated(ebpf: &Ebpf) -> anyhow::Result<Object> {
+/// The object with its references to maps and functions resolved, and its types as the kernel has them.
+fn relocated(ebpf: &Ebpf) -> anyhow::Result<(Object, Option<OwnedFd>)> {
     let mut object = Object::parse(object::bytes())?;
+    let btf = match object.fixup_and_sanitize_btf(aya::features().btf().unwrap_or(&BtfFeatures::default()))? {
+        Some(btf) => Some(sys::load_btf(&btf.to_bytes())?),
+        None => None,
+    };
     let mut maps = Vec::new();
     for (name, map) in &object.maps {
         let loaded = ebpf.map(name).ok_or_else(|| anyhow!("no map {name} is loaded"))?;
@@ -119,7 +127,7 @@ fn relocated(ebpf: &Ebpf) -> anyhow::Result<Object> {
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     object.relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)?;
     object.relocate_calls(&text)?;
-    Ok(object)
+    Ok((object, btf))
 }
 
 /// The descriptor of a map of one of the types that the kernel program uses.
@@ -129,6 +137,7 @@ fn descriptor(map: &Map) -> Option<RawFd> {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
+        | Map::ArrayOfMaps(data)
         | Map::RingBuf(data) => data,
         _ => return None,
     };

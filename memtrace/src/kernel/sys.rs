@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type, perf_event_attr,
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_func_info, bpf_insn, bpf_map_type, bpf_prog_type, perf_event_attr,
 };
 
 /// What a program for uprobes is loaded and attached as.
@@ -86,13 +86,45 @@ pub(crate) fn read_first<const N: usize>(map: &OwnedFd) -> io::Result<[u64; N]> 
     Ok(value)
 }
 
-/// Loads a program for uprobes. On refusal, the end of the verifier's log is in the error.
+/// Loads type information.
+pub(crate) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = zeroed();
+    // SAFETY: BPF_BTF_LOAD reads this member; the bytes outlive the call.
+    unsafe {
+        let load = &mut attr.__bindgen_anon_7;
+        load.btf = btf.as_ptr() as u64;
+        load.btf_size = btf.len() as u32;
+        bpf_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr)
+    }
+}
+
+/// A program's code.
+pub(crate) struct Code<'a> {
+    /// The instructions.
+    pub(crate) instructions: &'a [bpf_insn],
+    /// Its licence.
+    pub(crate) license: &'a CStr,
+    /// Where its functions begin and what type they have. The kernel wants it of whoever hands a function to
+    /// a helper (kernel/bpf/verifier.c, `check_ld_imm`).
+    pub(crate) functions: &'a [bpf_func_info],
+}
+
+impl<'a> Code<'a> {
+    /// A program of one function that uses nothing that its types are needed for.
+    pub(crate) fn plain(instructions: &'a [bpf_insn]) -> Self {
+        Self { instructions, license: c"Dual MIT/GPL", functions: &[] }
+    }
+}
+
+/// Loads a program for uprobes, whose functions' types are in `btf`. On refusal, the end of the verifier's
+/// log is in the error.
 pub(crate) fn load(
     name: &str,
-    instructions: &[bpf_insn],
-    license: &CStr,
+    code: &Code<'_>,
+    btf: Option<&OwnedFd>,
     attach_type: AttachType,
 ) -> io::Result<OwnedFd> {
+    let Code { instructions, license, functions } = code;
     let mut attr = zeroed();
     // SAFETY: BPF_PROG_LOAD reads this member, of which only plain fields are written.
     let program = unsafe { &mut attr.__bindgen_anon_3 };
@@ -101,10 +133,16 @@ pub(crate) fn load(
     program.insns = instructions.as_ptr() as u64;
     program.insn_cnt = instructions.len() as u32;
     program.license = license.as_ptr() as u64;
+    if let Some(btf) = btf {
+        program.prog_btf_fd = btf.as_raw_fd() as u32;
+        program.func_info = functions.as_ptr() as u64;
+        program.func_info_cnt = functions.len() as u32;
+        program.func_info_rec_size = size_of::<bpf_func_info>() as u32;
+    }
     for (place, byte) in program.prog_name.iter_mut().zip(name.bytes().take(15)) {
         *place = byte as libc::c_char;
     }
-    // SAFETY: the instructions and the licence outlive the call.
+    // SAFETY: the code and the licence outlive the call.
     let error = match unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) } {
         Ok(fd) => return Ok(fd),
         Err(error) => error,

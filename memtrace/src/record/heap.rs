@@ -119,6 +119,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
                 if !stack.is_complete() {
                     incomplete += 1;
                     labels.push(("stack".to_owned(), "incomplete".to_owned()));
+                    labels.push(("stack_end".to_owned(), stack.end_name().to_owned()));
                 }
                 interner.add(&stack.frames, sample(labels));
             }
@@ -141,7 +142,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
     profile.losses.add(
         "stacks_incomplete",
         incomplete,
-        "distinct stacks end before the thread's first function, mostly because the code has no frame pointers; they carry the label stack=incomplete",
+        "distinct stacks end before the thread's first function; they carry the label stack=incomplete",
     );
     profile.losses.add(
         "unknown_events",

@@ -52,9 +52,34 @@ const LOSSES: &[(Counter, &str, &str)] = &[
         "times the process executed a program or loaded libraries unnoticed: allocations there may be missing",
     ),
     (
-        Counter::StackTruncated,
+        Counter::WalksTruncated,
         "stacks_truncated",
-        "distinct stacks were deeper than 127 frames: only the innermost are kept",
+        "samples have a stack of more frames than --max-frames: only the innermost are kept",
+    ),
+    (
+        Counter::WalksNoMapping,
+        "stacks_no_mapping",
+        "samples have a stack that ends in memory that is no known code",
+    ),
+    (
+        Counter::WalksNoTable,
+        "stacks_no_table",
+        "samples have a stack that ends in code without call frame information and without frame pointers",
+    ),
+    (
+        Counter::WalksBadRead,
+        "stacks_bad_read",
+        "samples have a stack that ends where memory could not be read or is no frame",
+    ),
+    (
+        Counter::WalksUnsupportedRule,
+        "stacks_unsupported_rule",
+        "samples have a stack that ends at call frame information that memtrace cannot follow",
+    ),
+    (
+        Counter::WalksTooDeep,
+        "stacks_too_deep",
+        "samples have a stack of more than 255 frames: only the innermost are kept",
     ),
 ];
 
