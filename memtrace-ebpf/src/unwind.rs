@@ -11,7 +11,10 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps},
-    helpers::{bpf_probe_read_user, generated::bpf_loop},
+    helpers::{
+        bpf_probe_read_user,
+        generated::{bpf_for_each_map_elem, bpf_loop},
+    },
     macros::{btf_map, map},
     maps::HashMap,
 };
@@ -42,6 +45,13 @@ static MAPPINGS: aya_ebpf::maps::Array<Mapping> = aya_ebpf::maps::Array::with_ma
 /// By process: which of [`MAPPINGS`] are its own.
 #[map]
 static MAPPINGS_OF: HashMap<u32, MappingsOf> = HashMap::with_max_entries(4096, 0);
+
+/// The most rounds of a walk: one for each frame, and for wrappers that are left out.
+const MAX_ROUNDS: u32 = MAX_FRAMES as u32 + 8;
+
+/// Nothing but a number of elements to be called back for.
+#[map]
+static ROUNDS: aya_ebpf::maps::Array<u32> = aya_ebpf::maps::Array::with_max_entries(MAX_ROUNDS, 0);
 
 /// A register of the frame that the walk has reached.
 #[repr(C)]
@@ -114,23 +124,22 @@ impl Walk {
     }
 
     /// Goes up to the thread's first function, or as far as possible.
+    ///
+    /// By a helper that calls back for each round: a loop would be too long for the verifier, which follows
+    /// every round of it.
     #[inline(always)]
     pub(crate) fn run(&mut self) {
-        if control::config().loop_helper != 0 {
-            let mut this: *mut Self = self;
-            // SAFETY: the callback has the signature that the helper wants, and its context is on the stack.
-            unsafe {
-                bpf_loop(MAX_FRAMES as u32, next_of_loop as *mut c_void, (&raw mut this).cast(), 0);
+        let mut this: *mut Self = self;
+        let context = (&raw mut this).cast();
+        // SAFETY: the callbacks have the signatures that the helpers want, and the context is on the stack.
+        unsafe {
+            if control::config().loop_helper != 0 {
+                bpf_loop(MAX_ROUNDS, next_of_loop as *mut c_void, context, 0);
+            } else {
+                // Before Linux 5.17, since 5.13.
+                let rounds = (&raw const ROUNDS).cast_mut().cast();
+                bpf_for_each_map_elem(rounds, next_of_elements as *mut c_void, context, 0);
             }
-            return;
-        }
-        // Before Linux 5.17.
-        let mut round = 0;
-        while round < MAX_FRAMES {
-            if next(self) != 0 {
-                return;
-            }
-            round += 1;
         }
     }
 
@@ -175,23 +184,21 @@ impl Walk {
     /// Makes the last mapping that begins at or below `address` the walk's; whether it holds the address.
     #[inline(always)]
     fn find_mapping(&mut self, address: u64) -> bool {
-        let MappingsOf { first, len } = self.mappings;
         // Counted from what the verifier does not know, so that it need not follow every value.
-        let mut place = first;
+        let mut place = u64::from(self.mappings.first);
+        let behind = place + u64::from(self.mappings.len);
         let mut step = 1 << (MAPPING_STEPS - 1);
         while step > 0 {
-            let next = place.wrapping_add(step);
-            if next.wrapping_sub(first) < len
-                && let Some(mapping) = MAPPINGS.get(next)
-                && mapping.start <= address
-            {
-                place = next;
+            let next = place + step;
+            if let Some(mapping) = MAPPINGS.get(next as u32) {
+                let fits = is_less(next, behind) & (1 ^ is_less(address, mapping.start));
+                place += step * fits;
             }
             step >>= 1;
         }
-        let Some(mapping) = MAPPINGS.get(place) else { return false };
+        let Some(mapping) = MAPPINGS.get(place as u32) else { return false };
         self.mapping = *mapping;
-        len != 0 && mapping.start <= address && address < mapping.end
+        self.mappings.len != 0 && mapping.start <= address && address < mapping.end
     }
 
     #[inline(always)]
@@ -358,6 +365,17 @@ fn next(walk: &mut Walk) -> u64 {
 
 /// The callback of `bpf_loop`.
 unsafe extern "C" fn next_of_loop(_round: u64, walk: *mut c_void) -> u64 {
+    // SAFETY: it is the context that was given to the helper.
+    next(unsafe { &mut **walk.cast::<*mut Walk>() })
+}
+
+/// The callback of `bpf_for_each_map_elem`.
+unsafe extern "C" fn next_of_elements(
+    _map: *mut c_void,
+    _key: *mut c_void,
+    _value: *mut c_void,
+    walk: *mut c_void,
+) -> u64 {
     // SAFETY: it is the context that was given to the helper.
     next(unsafe { &mut **walk.cast::<*mut Walk>() })
 }

@@ -120,8 +120,9 @@ pub(super) fn on_file(pmu: u32, path: &CString, offset: u64, pid: u32) -> Result
 /// A map with two numbers, hits and the cookie, and the program that writes them.
 fn load(kind: Kind) -> Result<(OwnedFd, OwnedFd), TrialError> {
     let map = sys::create_map(bpf_map_type::BPF_MAP_TYPE_ARRAY, 4, 16, 1).map_err(TrialError::Map)?;
-    let program = sys::load("mt_trial", &Code::plain(&instructions(map.as_raw_fd())), None, kind.attach_type())
-        .map_err(TrialError::Load)?;
+    let program =
+        sys::load("mt_trial", &Code::plain(&instructions(map.as_raw_fd())), None, kind.attach_type())
+            .map_err(TrialError::Load)?;
     Ok((map, program))
 }
 
