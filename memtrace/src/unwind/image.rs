@@ -12,7 +12,7 @@ use super::compile::{Counts, Rows};
 const MAX_BLOCKS: u64 = 1 << 24;
 
 /// How many pages the index can tell apart.
-const MAX_PAGES: usize = 1 << 16;
+pub(super) const MAX_PAGES: usize = 1 << 16;
 
 const BLOCK: u64 = 1 << BLOCK_SHIFT;
 

@@ -11,8 +11,8 @@
 //!    how to get from a frame there to its caller's, as a [`Rule`](memtrace_common::unwind::Rule). What
 //!    registers there are, and which expressions are understood, says an architecture's file in `arch`.
 //! 2. An [`Image`] is that in the form that the kernel program reads, see [`memtrace_common::unwind`].
-//! 3. The `Cache` keeps images on disk.
-//! 4. The `Unwinder` loads them for processes, each once however many processes map the file, and tells
+//! 3. The [`Cache`](cache::Cache) keeps images on disk.
+//! 4. The [`Unwinder`] loads them for processes, each once however many processes map the file, and tells
 //!    the kernel program what is mapped where.
 //!
 //! Files belong to the target, which may have written anything into them: none can make memtrace panic, loop
@@ -23,15 +23,26 @@
 //! and the C library really have in their unwind tables.
 
 pub mod arch;
+pub mod cache;
 mod compile;
 mod decompress;
 mod expression;
 pub mod image;
+mod image_file;
+mod load;
+mod mappings;
 mod ranges;
 mod rule;
+mod runs;
 pub mod sections;
+mod stats;
+mod tables;
 #[cfg(test)]
 mod tests;
+mod unwinder;
 
 pub use compile::{CompileError, Counts, Rows, compile};
 pub use image::{Image, TooLarge};
+pub use load::LeftOut;
+pub use stats::{LeftOutCounts, Stats};
+pub use unwinder::{DEFAULT_LIMIT, Unwinder, UpdateError};
