@@ -230,11 +230,16 @@ impl Kernel {
         &mut self.ebpf
     }
 
+    /// The map `name`, of whatever type.
+    pub(super) fn any_map(&self, name: &'static str) -> Result<&Map, LoadError> {
+        self.ebpf.map(name).ok_or(LoadError::Missing(name))
+    }
+
     fn map<'a, M>(&'a self, name: &'static str) -> Result<M, LoadError>
     where
         M: TryFrom<&'a Map, Error = MapError>,
     {
-        Ok(self.ebpf.map(name).ok_or(LoadError::Missing(name))?.try_into()?)
+        Ok(self.any_map(name)?.try_into()?)
     }
 
     fn map_mut<'a, M>(&'a mut self, name: &'static str) -> Result<M, LoadError>

@@ -12,7 +12,9 @@ mod namespace;
 pub mod object;
 mod price;
 pub(crate) mod sys;
+mod sys_maps;
 pub(crate) mod trial;
+mod unwind_maps;
 
 pub use counters::Counters;
 pub use load::{Kernel, Limits, LoadError, Settings};
@@ -20,3 +22,4 @@ pub use log::KernelLog;
 pub use mode::AttachMode;
 pub use multi::{Leg, MultiPrograms};
 pub use price::Prices;
+pub use unwind_maps::UnwindMaps;

@@ -35,7 +35,7 @@ const CLOSE_ON_EXEC: libc::c_ulong = 8;
 
 /// # Safety
 /// The pointers in the fields that `command` reads must be valid for it.
-unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
+pub(super) unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
     let size = size_of::<bpf_attr>() as libc::c_uint;
     // SAFETY: `attr` is a whole bpf_attr and lives until the call is over; for its content the caller vouches.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, attr as *mut bpf_attr, size) };
@@ -46,14 +46,14 @@ unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long>
 ///
 /// # Safety
 /// As [`bpf`], and `command` must be one of those.
-unsafe fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+pub(super) unsafe fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     // SAFETY: the caller vouches for it.
     let fd = unsafe { bpf(command, attr) }?;
     // SAFETY: the descriptor is new and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-fn zeroed() -> bpf_attr {
+pub(super) fn zeroed() -> bpf_attr {
     // SAFETY: a union of integers and structures of integers, for which all zeros are a value.
     unsafe { mem::zeroed() }
 }

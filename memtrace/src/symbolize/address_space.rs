@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -146,6 +146,14 @@ impl AddressSpace {
             self.counts.forgotten += 1;
         }
         Ok(())
+    }
+
+    /// Reads memory of the process, whole or not at all.
+    ///
+    /// # Errors
+    /// When the process is gone, or nothing is mapped there.
+    pub fn read_memory(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.process.mem().map_err(io::Error::other)?.read_exact_at(buffer, address)
     }
 
     /// Finds the mappings of a stack of **return addresses**, the innermost caller first.

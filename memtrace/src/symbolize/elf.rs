@@ -77,6 +77,19 @@ impl Elf {
         };
         find(true).or_else(|| find(false))
     }
+
+    /// The address that the file's own symbols use for the first byte of a mapping of `size` bytes of the file
+    /// from `file_offset` on, by the executable segment that is in it. That may begin behind the mapping's
+    /// first byte, as mappings begin at a page.
+    pub(super) fn address_of_mapping(&self, file_offset: u64, size: u64) -> Option<u64> {
+        let end = file_offset.checked_add(size)?;
+        let segment = self.segments.iter().find(|segment| {
+            segment.executable
+                && segment.file_offset < end
+                && segment.file_offset.saturating_add(segment.file_size) > file_offset
+        })?;
+        Some(segment.address.wrapping_sub(segment.file_offset).wrapping_add(file_offset))
+    }
 }
 
 fn read<H>(data: &ReadCache<&File>) -> Result<Elf, ElfError>
@@ -175,6 +188,9 @@ mod tests {
         let elf = Elf { segments, ..Elf::default() };
         assert_eq!(elf.address_of(0x1510), Some(0x2510));
         assert_eq!(elf.address_of(0x1400), Some(0x1400));
+        // The mapping begins at the page's first byte, which only the other segment has.
+        assert_eq!(elf.address_of_mapping(0x1000, 0x1000), Some(0x2000));
+        assert_eq!(elf.address_of_mapping(0x2000, 0x1000), None);
     }
 
     #[test]

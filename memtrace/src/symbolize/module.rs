@@ -106,6 +106,12 @@ impl Module {
         self.elf.address_of(file_offset)
     }
 
+    /// The address by which the module's own symbols know the first byte of a mapping of `size` bytes from
+    /// `file_offset` on. `None` where the mapping has none of the module's code.
+    pub fn address_of_mapping(&self, file_offset: u64, size: u64) -> Option<u64> {
+        self.elf.address_of_mapping(file_offset, size)
+    }
+
     /// A path by which memtrace (and the kernel on its behalf) reaches the very file that is mapped, also
     /// when it was deleted, replaced or is in another mount namespace. It is good as long as this module
     /// is held.

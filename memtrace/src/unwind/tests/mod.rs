@@ -1,0 +1,4 @@
+mod files;
+mod malformed;
+mod rules;
+mod synthetic;
