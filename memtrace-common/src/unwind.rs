@@ -229,7 +229,7 @@ pub const NO_TABLE: u32 = u32::MAX;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mapping {
-    /// First address.
+    /// First address; below 2^63.
     pub start: u64,
     /// One past the last.
     pub end: u64,

@@ -63,6 +63,9 @@ struct Register {
     saved_at: u64,
 }
 
+/// Where a register is saved that cannot be known. Nothing can be read there.
+const NOWHERE: u64 = 1;
+
 impl Register {
     /// Its value, wherever that is.
     #[inline(always)]
@@ -156,11 +159,11 @@ impl Walk {
         let address = self.lookup_address();
         let len = self.stack.len;
         if len != 0 || !wrappers::hold(self.stack.tgid, address) {
-            if len >= control::config().max_frames {
-                return Err(StackEnd::Truncated);
-            }
             if len >= MAX_FRAMES as u32 {
                 return Err(StackEnd::TooDeep);
+            }
+            if len >= control::config().max_frames {
+                return Err(StackEnd::Truncated);
             }
             // What a call returns to is one past the call, and so it is kept where the code was interrupted:
             // whoever reads frames takes one off each.
@@ -174,10 +177,13 @@ impl Walk {
         {
             return Err(StackEnd::NoMapping);
         }
-        let rule = match rule(&self.mapping, address) {
-            Some(rule) => rule,
-            None => return self.step_by_frame_pointer(),
-        };
+        let rule = rule(&self.mapping, address);
+        if rule.cfa() == CfaRule::None as u64 {
+            // A table that begins to speak just here says that no call stands before: something has put the
+            // address of a function in the place of a return address, and frame pointers mean nothing here.
+            let begins_here = self::rule(&self.mapping, self.address).cfa() != CfaRule::None as u64;
+            return if begins_here { Err(StackEnd::NoTable) } else { self.step_by_frame_pointer() };
+        }
         self.step_by(rule)
     }
 
@@ -204,7 +210,6 @@ impl Walk {
     #[inline(always)]
     fn step_by(&mut self, rule: PackedRule) -> Result<(), StackEnd> {
         const ROOT: u64 = CfaRule::Root as u64;
-        const UNSUPPORTED: u64 = CfaRule::Unsupported as u64;
         const STACK_POINTER: u64 = CfaRule::StackPointer as u64;
         const FRAME_POINTER: u64 = CfaRule::FramePointer as u64;
         const THIRD: u64 = CfaRule::Third as u64;
@@ -226,34 +231,41 @@ impl Walk {
             }
             SIGNAL => return self.step_out_of_signal(),
             ROOT => return Err(StackEnd::Root),
-            UNSUPPORTED => return Err(StackEnd::Unsupported),
-            _ => return self.step_by_frame_pointer(),
+            _ => return Err(StackEnd::Unsupported),
         };
         let Some(cfa) = cfa else { return Err(StackEnd::Unreadable) };
         // The stack grows down, so a caller's frame is above.
         if cfa <= self.stack_pointer {
             return Err(StackEnd::Unreadable);
         }
-        let frame_pointer_offset = rule.frame_pointer_offset() as u64;
-        let frame_pointer = match rule.frame_pointer() {
-            kind if kind == RegisterRule::AtCfa as u64 => {
-                Register { value: 0, saved_at: cfa.wrapping_add(frame_pointer_offset) }
-            }
-            kind if kind == RegisterRule::AtFramePointer as u64 => match self.frame_pointer.read() {
-                Some(value) => Register { value: 0, saved_at: value.wrapping_add(frame_pointer_offset) },
-                None => return Err(StackEnd::Unreadable),
-            },
-            _ => self.frame_pointer,
+        let third = match rule.cfa() {
+            // The place of its offset is taken.
+            PLT => self.third,
+            _ => self.caller_of(self.third, rule.third(), rule.third_offset(), cfa),
         };
-        if rule.cfa() != PLT && rule.third() == RegisterRule::AtCfa as u64 {
-            self.third = Register { value: 0, saved_at: cfa.wrapping_add(rule.third_offset() as u64) };
-        }
-        self.frame_pointer = frame_pointer;
+        self.frame_pointer =
+            self.caller_of(self.frame_pointer, rule.frame_pointer(), rule.frame_pointer_offset(), cfa);
+        self.third = third;
         let address = match arch::RETURN_ADDRESS {
             ReturnAddress::AtCfa(offset) => read(cfa.wrapping_add_signed(offset)),
             ReturnAddress::Third => self.third.read(),
         };
         self.return_to(address, cfa)
+    }
+
+    /// What the caller has in a register.
+    #[inline(always)]
+    fn caller_of(&self, register: Register, rule: u64, offset: i64, cfa: u64) -> Register {
+        const AT_CFA: u64 = RegisterRule::AtCfa as u64;
+        const AT_FRAME_POINTER: u64 = RegisterRule::AtFramePointer as u64;
+        const SAME: u64 = RegisterRule::Same as u64;
+        let saved_at = match rule {
+            SAME => return register,
+            AT_CFA => cfa.wrapping_add_signed(offset),
+            AT_FRAME_POINTER => self.frame_pointer.read().map_or(NOWHERE, |value| value.wrapping_add_signed(offset)),
+            _ => NOWHERE,
+        };
+        Register { value: 0, saved_at }
     }
 
     /// Goes on at what a frame returns to.
@@ -301,9 +313,14 @@ impl Walk {
     }
 }
 
-/// The rule for an address in a mapping; `None` where there is no table or the table says nothing of it.
+/// The rule for an address in a mapping; that there is none where there is no table or it does not go so far.
 #[inline(always)]
-fn rule(mapping: &Mapping, address: u64) -> Option<PackedRule> {
+fn rule(mapping: &Mapping, address: u64) -> PackedRule {
+    find_rule(mapping, address).unwrap_or(PackedRule(CfaRule::None as u64))
+}
+
+#[inline(always)]
+fn find_rule(mapping: &Mapping, address: u64) -> Option<PackedRule> {
     if mapping.table == NO_TABLE {
         return None;
     }

@@ -41,6 +41,10 @@ pub const WITH_PID: Build = Build { source: "with_pid.c", ..LEAK };
 /// `wrapper.c`: a library to preload, an allocator whose functions call each other.
 pub const WRAPPER: Build =
     Build { source: "wrapper.c", flags: &["-shared", "-fPIC", "-fno-builtin"], stripped: false };
+/// `frames.c`: stacks of every shape.
+pub const FRAMES: Build = Build { source: "frames.c", ..RANDOM_C };
+/// `frames.cpp`: the same for what C++ adds.
+pub const FRAMES_CPP: Build = Build { source: "frames.cpp", ..RANDOM_C };
 /// `witness.c`: a library to preload, with an opinion of its own on what a fixture allocates.
 pub const WITNESS: Build = Build {
     source: "witness.c",
@@ -62,6 +66,11 @@ const RUST_FLAGS: [&str; 8] = [
 ];
 
 impl Build {
+    /// The same, with these flags instead of its own.
+    pub const fn flags(self, flags: &'static [&'static str]) -> Self {
+        Self { flags, ..self }
+    }
+
     /// The same, with its functions visible to `dladdr`.
     pub const fn exporting_functions(self) -> Self {
         Self { flags: &["-rdynamic", "-pthread"], ..self }

@@ -49,8 +49,17 @@ pub struct Loss {
 }
 
 /// Losses that say how much is known of a stack above its direct caller. They are no losses of the books: where
-/// there are no frame pointers the callers' callers are missing, and where there are no symbols their names.
-const OF_STACKS: [&str; 2] = ["stacks_incomplete", "frames_without_symbol"];
+/// a walk ends early the callers' callers are missing, and where there are no symbols their names.
+const OF_STACKS: [&str; 8] = [
+    "stacks_incomplete",
+    "stacks_truncated",
+    "stacks_too_deep",
+    "stacks_no_mapping",
+    "stacks_no_table",
+    "stacks_bad_read",
+    "stacks_unsupported_rule",
+    "frames_without_symbol",
+];
 
 #[derive(Debug, Deserialize)]
 struct Mapping {
@@ -62,6 +71,14 @@ struct RawStack {
     frames: Vec<RawFrame>,
     values: Values,
     values_standard_error: Option<Errors>,
+    #[serde(default)]
+    labels: Vec<Label>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Label {
+    key: String,
+    value: String,
 }
 
 /// The standard errors of a stack's in-use values: the root of what their estimates vary by.
@@ -131,6 +148,15 @@ impl Profile {
             *errors.entry(function).or_default() += stated;
         }
         errors
+    }
+
+    /// How the walks of incomplete stacks have ended, by the leaf's function.
+    pub fn stack_ends(&self) -> BTreeMap<String, String> {
+        let end = |stack: &RawStack| {
+            stack.labels.iter().find(|label| label.key == "stack_end").map(|label| label.value.clone())
+        };
+        let leaf = |stack: &RawStack| stack.frames[0].function.clone().unwrap_or_default();
+        self.stacks.iter().filter_map(|stack| Some((leaf(stack), end(stack)?))).collect()
     }
 
     /// Its stacks.

@@ -4,6 +4,7 @@
 //!
 //! - what is said is true: [`books`] and [`ground_truth`] (exact), [`sampling`] and [`estimates`] (estimates),
 //!   [`regressions`] and [`bookkeeping`] (mistakes of other tools), [`faults`]
+//! - stacks are whole: [`unwinding`]
 //! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`]
 //! - the target comes first: [`serving`], [`stopping`], [`pausing`]
 //! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
@@ -26,5 +27,6 @@ mod sampling;
 mod serving;
 mod stopping;
 mod summary;
+mod unwinding;
 mod verbose;
 mod wrong_input;

@@ -2,6 +2,7 @@
 //!
 //! The format is that of Brendan Gregg's `stackcollapse` scripts
 //! (<https://github.com/brendangregg/FlameGraph>); flame graph tools, speedscope and others read it.
+//! A stack that does not reach the thread's first function has a root of its own that says so.
 //! It holds neither addresses nor lines, and each inlined function is a frame of its own. Stacks that
 //! are the same by name are one line, and a stack without a value has none.
 //!
@@ -14,6 +15,7 @@
 //! - a space is escaped where a reader would take what follows for a value (`thunk 16`);
 //! - `#` at the beginning is escaped: such lines are comments to some readers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -44,13 +46,14 @@ pub(super) fn stacks(profile: &Profile, index: usize) -> Result<Stacks, Error> {
         .iter()
         .map(|location| profile.frames_at(location).map(|frame| frame_name(&frame)).collect())
         .collect();
-    let mut sums: BTreeMap<Vec<&str>, i128> = BTreeMap::new();
+    let mut sums: BTreeMap<Vec<Cow<'_, str>>, i128> = BTreeMap::new();
     for sample in profile.samples.iter().filter(|sample| sample.values[index] != 0) {
         let leaf_first = sample.stack.iter().flat_map(|&location| &names[location]);
-        let mut stack: Vec<&str> = leaf_first.map(String::as_str).collect();
+        let mut stack: Vec<Cow<'_, str>> = leaf_first.map(|name| name.as_str().into()).collect();
+        stack.extend(sample.cut_short().map(|end| format!("[stack cut short: {end}]").into()));
         stack.reverse();
         if stack.is_empty() {
-            stack.push("[no stack]");
+            stack.push("[no stack]".into());
         }
         *sums.entry(stack).or_default() += i128::from(sample.values[index]);
     }
@@ -58,7 +61,7 @@ pub(super) fn stacks(profile: &Profile, index: usize) -> Result<Stacks, Error> {
     positive
         .map(|(stack, value)| {
             let value = u64::try_from(value).map_err(|_| Error::TooLarge)?;
-            Ok((stack.into_iter().map(str::to_owned).collect(), value))
+            Ok((stack.into_iter().map(Cow::into_owned).collect(), value))
         })
         .collect()
 }

@@ -113,6 +113,16 @@ pub struct Sample {
     pub standard_errors: Vec<Option<f64>>,
 }
 
+/// The label that says why a stack is not whole: the way in which its walk ended.
+pub const STACK_END: &str = "stack_end";
+
+impl Sample {
+    /// Why its stack does not reach the thread's first function; `None` where it does, as far as is known.
+    pub fn cut_short(&self) -> Option<&str> {
+        self.labels.iter().find(|(key, _)| key == STACK_END).map(|(_, end)| end.as_str())
+    }
+}
+
 /// A number about the recording itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistic {

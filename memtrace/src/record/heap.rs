@@ -4,13 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use memtrace_common::{Block, Counter, InFlight, LiveKey, STACK_NOT_RECORDED, StackTotals, sampling};
 
-use super::{EventWriter, cost, live, losses};
+use super::{EventWriter, cost, live, losses, stacks};
 use crate::{
     collect::Stacks,
     kernel::{Counters, Prices, object},
-    profile::{Profile, Sample},
+    profile::{Profile, STACK_END, Sample},
     symbolize::{AddressSpace, Frame, Names},
     target::Target,
+    unwind,
 };
 
 /// Everything that a recording has brought, with the process and the probes gone.
@@ -49,6 +50,10 @@ pub struct Recording {
     pub unresolved_changes: u64,
     /// Whether the process's main thread ended in the mode in which the probes end with it.
     pub main_thread_ended: bool,
+    /// The unwind tables at the end.
+    pub unwind: unwind::Stats,
+    /// Times at which the process's mappings could not be given to the kernel program.
+    pub unwind_errors: u64,
     /// Times at which new code of the process could not be probed.
     pub late_errors: u64,
 }
@@ -119,7 +124,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
                 if !stack.is_complete() {
                     incomplete += 1;
                     labels.push(("stack".to_owned(), "incomplete".to_owned()));
-                    labels.push(("stack_end".to_owned(), stack.end_name().to_owned()));
+                    labels.push((STACK_END.to_owned(), stack.end_name().to_owned()));
                 }
                 interner.add(&stack.frames, sample(labels));
             }
@@ -189,7 +194,18 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         uncertain,
         "samples that count as in use were allocated before probes were switched off for a while, and may have been freed meanwhile",
     );
+    profile.losses.add(
+        "unwind_tables_left_out",
+        recording.unwind.left_out.no_room + recording.unwind.left_out.too_large,
+        "files have no unwind table because there was no room for it: stacks may end in their code",
+    );
+    profile.losses.add(
+        "unwind_mappings_failed",
+        recording.unwind.mappings_left_out + recording.unwind_errors,
+        "executable mappings, or changes of them, could not be given to the kernel program: stacks may end there",
+    );
     profile.statistics = cost::statistics(&recording.counters, &recording.prices, recording.target_cpu_time);
+    profile.statistics.extend(stacks::statistics(&recording.counters, &recording.unwind));
     profile.comments = comments(recording, interval);
     profile
 }

@@ -8,6 +8,7 @@ mod heap;
 mod live;
 mod losses;
 mod session;
+mod stacks;
 
 pub use cost::probe_time;
 pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};

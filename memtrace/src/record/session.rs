@@ -20,6 +20,7 @@ use crate::{
     readable::readable,
     symbolize::{self, AddressSpace, Modules},
     target::{ExitWatch, LaunchError, Launched, Target, TargetError},
+    unwind::{self, Unwinder, cache::Cache},
 };
 
 /// A recording could not begin, or not go on.
@@ -66,6 +67,7 @@ pub struct Session {
     kernel: Kernel,
     probes: Probes,
     discovery: Discovery,
+    unwinder: Unwinder,
     modules: Arc<Modules>,
     space: AddressSpace,
     /// What earlier programs of the process had mapped is needed for their stacks.
@@ -81,6 +83,9 @@ pub struct Session {
     unknown_events: u64,
     unresolved_changes: u64,
     late_errors: u64,
+    unwind_errors: u64,
+    /// How often the mappings had been read when unwind tables were last loaded for them.
+    mappings_read: u64,
     main_thread_ended: bool,
 }
 
@@ -137,11 +142,13 @@ impl Session {
         let modules = Modules::new();
         let space = AddressSpace::open(pid, &modules)?;
         let events = readable(kernel.take_events()?).map_err(watch)?;
+        let unwinder = Unwinder::new(kernel.unwind_maps()?, unwind::DEFAULT_LIMIT, open_cache());
         Ok(Self {
             target,
             kernel,
             probes: Probes::default(),
             discovery: Discovery::default(),
+            unwinder,
             modules,
             space,
             stacks: Stacks::default(),
@@ -156,6 +163,8 @@ impl Session {
             unknown_events: 0,
             unresolved_changes: 0,
             late_errors: 0,
+            unwind_errors: 0,
+            mappings_read: 0,
             main_thread_ended: false,
         })
     }
@@ -227,12 +236,33 @@ impl Session {
         self.kernel.set_internal_callers(pid, callers)?;
         let (wrappers, _) = self.discovery.wrappers();
         self.kernel.set_wrappers(pid, wrappers)?;
+        self.load_unwind_tables();
         if let Some(hook) = &self.discovery.loader_hook {
             self.probes.attach_once(&mut self.kernel, "loader_changed", pid, hook)?;
         }
         let new = self.probes.attach(&mut self.kernel, pid, &self.discovery.functions)?;
         tracing::info!(pid, functions = new, probes = self.probes.len(), "probes set");
         Ok(())
+    }
+
+    /// Tells the kernel program how to walk stacks through what is mapped now. Without that a stack ends early,
+    /// and says so; nothing else is lost.
+    fn load_unwind_tables(&mut self) {
+        if let Err(error) = self.unwinder.update(self.target.pid, &self.space) {
+            self.unwind_errors += 1;
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
+        self.mappings_read = self.space.counts().reads;
+        let stats = self.unwinder.stats();
+        tracing::info!(
+            tables = stats.tables,
+            rows = stats.rows,
+            bytes = stats.bytes,
+            compiled = stats.compiled,
+            from_cache = stats.cache_hits,
+            time = ?stats.time,
+            "unwind tables loaded"
+        );
     }
 
     /// Waits until the kernel program has sent something, and takes it in.
@@ -258,6 +288,10 @@ impl Session {
                 // The measurement of prices has left some of memtrace's own.
                 if tgid == self.target.pid {
                     self.stacks.add(&mut self.space, stack_id, end, &frames);
+                    // It led to code that was not there before.
+                    if self.space.counts().reads != self.mappings_read {
+                        self.load_unwind_tables();
+                    }
                 }
             }
             Some(Event::Block(change)) => {
@@ -438,10 +472,17 @@ impl Session {
             unknown_events: self.unknown_events,
             unresolved_changes: self.unresolved_changes,
             late_errors: self.late_errors,
+            unwind: self.unwinder.stats(),
+            unwind_errors: self.unwind_errors,
             main_thread_ended: self.main_thread_ended,
         };
         Ok((recording, self.launched))
     }
+}
+
+/// The cache of unwind tables, if there can be one.
+fn open_cache() -> Option<Cache> {
+    Cache::open().inspect_err(|error| tracing::warn!("unwind tables are not kept on disk: {error}")).ok()
 }
 
 /// Takes everything out of the ring buffer.

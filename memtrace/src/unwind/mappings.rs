@@ -12,7 +12,9 @@ pub(super) const MAX_MAPPINGS: usize = (1 << MAPPING_STEPS) - 1;
 /// The mappings in order of address, and how many had to be left out.
 pub(super) fn mappings(space: &AddressSpace, tables: &Tables) -> (Vec<Mapping>, u64) {
     let mut mappings = Vec::new();
-    for region in space.regions() {
+    // The kernel program compares addresses as signed numbers. What is in their upper half, the vsyscall page of
+    // x86_64 alone, is no function's caller.
+    for region in space.regions().filter(|region| region.end() < 1 << 63) {
         let table = tables.get(region.module().id());
         let address = table.and_then(|table| Some((table, address(region)?)));
         for mapping in split(region.start(), region.end(), address) {
