@@ -125,7 +125,8 @@ fn a_file_has_one_table_until_its_last_process_is_forgotten() {
     assert_eq!(unwinder.stats(), first);
     let tables = |pid| mappings(&unwinder, pid).iter().map(|mapping| mapping.table).collect::<Vec<_>>();
     let (mut one, mut two) = (tables(pids[0]), tables(pids[1]));
-    (one.sort_unstable(), two.sort_unstable());
+    one.sort_unstable();
+    two.sort_unstable();
     assert_eq!(one, two);
 
     unwinder.forget(pids[0]);
