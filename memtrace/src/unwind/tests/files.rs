@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gimli::{BaseAddresses, CieOrFde, EhFrame, Encoding, Format, LittleEndian, UnwindContext, UnwindSection};
 use memtrace_common::unwind::{CfaRule, PackedRule, Rule};
-use object::ReadCache;
+use object::{CompressionFormat, Object, ObjectSection, ReadCache};
 
 use super::super::rule::Reading;
 use super::super::sections::Cfi;
@@ -104,18 +104,25 @@ fn a_file_without_section_headers_has_the_same_rows() {
 fn compressed_debug_frame_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let (source, library) = (directory.path().join("a.c"), directory.path().join("a.so"));
-    std::fs::write(&source, "int f(int (*g)(void)) { return g() + 1; }\n").unwrap();
+    // So many that compressing their section makes it smaller.
+    let functions = (0..50).map(|number| format!("int f{number}(int (*g)(void)) {{ return g() + 1; }}\n"));
+    std::fs::write(&source, functions.collect::<String>()).unwrap();
     let flags =
         ["-shared", "-nostdlib", "-fPIC", "-O1", "-g", "-fno-asynchronous-unwind-tables", "-fno-exceptions"];
-    for compression in ["-gz=none", "-gz=zlib"] {
+    for (compression, format) in
+        [("-gz=none", CompressionFormat::None), ("-gz=zlib", CompressionFormat::Zlib)]
+    {
         let mut cc = std::process::Command::new("cc");
         cc.args(flags).arg(compression).arg("-o").arg(&library).arg(&source);
         assert!(cc.status().unwrap().success());
         let cache = ReadCache::new(File::open(&library).unwrap());
         let cfi = Cfi::read(&cache).unwrap();
         assert!(cfi.debug_frame.is_some());
+        let file = object::File::parse(&cache).unwrap();
+        let section = file.section_by_name(".debug_frame").unwrap();
+        assert_eq!(section.compressed_file_range().unwrap().format, format);
         let image = Image::new(&compile(&cfi).unwrap()).unwrap();
-        assert_eq!(image.counts.functions, 1, "{compression}");
+        assert_eq!(image.counts.functions, 50, "{compression}");
         // `sub $8,%rsp` comes first, and is four bytes long.
         let start = compile(&cfi).unwrap().rows[0].0 - image.base;
         let offset = |at: u64| image.lookup(start + at).unwrap().cfa_offset();
