@@ -1,9 +1,9 @@
 //! Tables in the kernel's maps, read back as the kernel program reads them. Making maps needs root, so without
 //! it these tests do nothing.
 
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use memtrace_common::unwind::{
     BLOCK_SHIFT, BlockRows, CfaRule, Mapping, NO_TABLE, PAGE_RULES, PAGE_SHIFT, PAGE_WORDS, PackedRule,
@@ -34,18 +34,20 @@ fn qsort() -> u64 {
 }
 
 /// A process that maps little but libc. It is ended when it is dropped.
-struct Sleeper(Child);
+struct Waiting(Child);
 
-impl Sleeper {
+impl Waiting {
     fn start() -> Self {
-        let child = Command::new("/bin/sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
-        // Until it has loaded its libraries.
-        std::thread::sleep(Duration::from_millis(200));
+        let mut child =
+            Command::new("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // What it has read it has written, so it has loaded its libraries.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         Self(child)
     }
 }
 
-impl Drop for Sleeper {
+impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -116,8 +118,8 @@ fn rules_are_found_where_the_code_is() {
 fn a_file_has_one_table_until_its_last_process_is_forgotten() {
     let Some(mut unwinder) = unwinder(DEFAULT_LIMIT, None) else { return };
     let modules = Modules::new();
-    let sleepers = [Sleeper::start(), Sleeper::start()];
-    let pids = sleepers.each_ref().map(|sleeper| sleeper.0.id());
+    let processes = [Waiting::start(), Waiting::start()];
+    let pids = processes.each_ref().map(|process| process.0.id());
     let spaces = pids.map(|pid| AddressSpace::open(pid, &modules).unwrap());
     unwinder.update(pids[0], &spaces[0]).unwrap();
     let first = unwinder.stats();
