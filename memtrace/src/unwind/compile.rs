@@ -41,7 +41,8 @@ pub struct Counts {
     pub functions: u64,
     /// Functions that were left out because their entry is malformed.
     pub malformed: u64,
-    /// Functions that were left out because the file has no code there: the linker dropped it.
+    /// Functions that were left out because the file has no code of theirs: the linker dropped it, or there
+    /// never was any.
     pub outside: u64,
     /// Rows that need more than a rule can say.
     pub unsupported: u64,
@@ -189,7 +190,11 @@ impl<'a> Compiler<'a> {
             return Some(false);
         };
         let code = start..start.checked_add(fde.len())?.min(segment.end);
-        if code.is_empty() || cie.return_address_register() != self.cfi.arch.return_address {
+        // What is left of a function that can never be reached may have no instructions.
+        if code.is_empty() {
+            return Some(false);
+        }
+        if cie.return_address_register() != self.cfi.arch.return_address {
             return None;
         }
         let first = self.rows.len();

@@ -121,6 +121,11 @@ impl Unwinder {
         self.tables.use_by_one_less(&process.modules);
     }
 
+    #[cfg(test)]
+    pub(super) fn maps(&self) -> &UnwindMaps {
+        &self.maps
+    }
+
     /// What was loaded and what was left out.
     pub fn stats(&self) -> Stats {
         let mappings_left_out = self.processes.values().map(|process| process.mappings_left_out).sum();

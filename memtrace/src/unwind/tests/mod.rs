@@ -1,4 +1,5 @@
 mod files;
+mod loading;
 mod malformed;
 mod rules;
 mod synthetic;

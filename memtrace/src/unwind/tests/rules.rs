@@ -146,6 +146,8 @@ fn rows_are_in_order_and_gaps_have_no_rule() {
     builder.fde(cie, 0x2018..0x2024, &[DEF_CFA, 7, 24]);
     // The linker dropped it.
     builder.fde(cie, 0..0x10, &[]);
+    // It has no instructions.
+    builder.fde(cie, 0x2500..0x2500, &[]);
     let rows = compile(&builder.cfi(Architecture::X86_64)).unwrap();
     let seen: Vec<_> = rows
         .rows
@@ -153,7 +155,7 @@ fn rows_are_in_order_and_gaps_have_no_rule() {
         .map(|&(address, rule)| (address, PackedRule(rows.rules[rule as usize]).cfa_offset()))
         .collect();
     assert_eq!(seen, [(0x2000, 8), (0x2008, 16), (0x2020, 24), (0x2024, 0), (0x3000, 8), (0x3004, 0)]);
-    assert_eq!((rows.counts.functions, rows.counts.outside), (4, 1));
+    assert_eq!((rows.counts.functions, rows.counts.outside, rows.counts.malformed), (4, 2, 0));
 }
 
 #[test]
