@@ -262,7 +262,9 @@ impl Walk {
         let saved_at = match rule {
             SAME => return register,
             AT_CFA => cfa.wrapping_add_signed(offset),
-            AT_FRAME_POINTER => self.frame_pointer.read().map_or(NOWHERE, |value| value.wrapping_add_signed(offset)),
+            AT_FRAME_POINTER => {
+                self.frame_pointer.read().map_or(NOWHERE, |value| value.wrapping_add_signed(offset))
+            }
             _ => NOWHERE,
         };
         Register { value: 0, saved_at }
