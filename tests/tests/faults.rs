@@ -6,7 +6,7 @@ use memtrace_tests::fixture::{LEAK, POOL, RANDOM_C, RANDOM_CPP, SITES, STORM};
 use memtrace_tests::json::Profile;
 use memtrace_tests::record::{Recorder, Recording, attach_modes};
 use memtrace_tests::residue::{self, KernelObjects};
-use memtrace_tests::stacks::{Books, Values, truth};
+use memtrace_tests::stacks::{Books, Stacks, Values, truth};
 use memtrace_tests::target::Leak;
 
 /// Calls that were entered and are not known to have returned. They gave no memory to anybody.
@@ -58,6 +58,46 @@ fn threads_that_outlive_the_main_thread() {
         recorded.json().stacks().assert_books("storm", &recorded.truth());
         recorded.json().assert_nothing_lost();
     }
+}
+
+/// Threads that an exec ends may be between the entry and the return of a call. Libraries that the next program maps
+/// again keep their probes, once each.
+#[test]
+fn an_exec_storm() {
+    for mode in attach_modes() {
+        let recorded =
+            exact_json().attach_mode(mode).launch(&STORM.path(), &["run", "execs", "8"]).expect_success();
+        recorded.json().assert_lost_only(&UNFINISHED);
+        assert_gone_at_exec(&recorded.json().stacks(), &recorded.truth());
+        let before = recorded.json().stacks().of("before_exec");
+        assert!(before.alloc_objects > 8 * 500, "{before:?}");
+    }
+}
+
+#[test]
+fn an_exec_storm_of_an_attached_process() {
+    for mode in attach_modes() {
+        let mut command = std::process::Command::new(STORM.path());
+        let mut storm = Leak::start(command.args(["wait", "execs", "8"]));
+        let recording = exact_json().attach_mode(mode).attach(storm.pid());
+        let told = storm.perform("go");
+        let profile = recording.stop(libc::SIGINT).expect_success().json();
+        // It runs on while memtrace looks at it: some of the programs are gone by then, and their names with them.
+        profile.assert_lost_only(&[UNFINISHED[0], UNFINISHED[1], "frames_unmapped"]);
+        assert_gone_at_exec(&profile.stacks(), &told);
+    }
+}
+
+/// Asserts that nothing is left of what earlier programs had, and that all is there of the last one's.
+#[track_caller]
+fn assert_gone_at_exec(stacks: &Stacks, last: &Books) {
+    for (site, truth) in last {
+        assert_eq!(stacks.of(site), *truth, "at {site}");
+    }
+    let before = stacks.of("before_exec");
+    assert_eq!((before.inuse_objects, before.inuse_space), (0, 0), "gone with the programs");
+    let resized = stacks.of("resized");
+    assert_eq!((resized.inuse_objects, resized.inuse_space), (50, 500), "{resized:?}");
 }
 
 /// malloc is left by longjmp, which makes no return. Nothing was allocated, and what comes after is booked right.

@@ -33,6 +33,8 @@ pub struct Recording {
     pub live: Vec<(LiveKey, Block)>,
     /// Sampled calls that had not returned at the end.
     pub in_flight: Vec<InFlight>,
+    /// Sampled calls that had not returned when the process executed another program.
+    pub calls_cut_off: u64,
     /// Where events were written, to be finished.
     pub events: Option<EventWriter>,
     /// What probes cost on this machine.
@@ -169,7 +171,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         "times no probe could be set on code that the process had loaded: its allocations there are missing",
     );
     let never_returned = recording.in_flight.iter().filter(|call| call.threshold != 0).count() as u64;
-    profile.losses.add("calls_unfinished", never_returned, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
+    profile.losses.add("calls_unfinished", never_returned + recording.calls_cut_off, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
     profile.losses.add(
         "books_unbalanced",
         live::unbalanced(&recording.totals, &sums),

@@ -429,6 +429,7 @@ impl Session {
             totals,
             live: self.kernel.live()?,
             in_flight: self.kernel.in_flight()?,
+            calls_cut_off: self.kernel.calls_cut_off(),
             prices: self.kernel.prices(),
             target_cpu_time: self.cpu_time.1,
             pauses: (self.pause.count, self.pause.total),
