@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use memtrace_tests::fixture::{LEAK, POOL, RANDOM_C, RANDOM_CPP, SITES, STORM};
 use memtrace_tests::json::Profile;
-use memtrace_tests::record::{Recorder, Recording, attach_modes};
+use memtrace_tests::record::{Recorded, Recorder, Recording, attach_modes};
 use memtrace_tests::residue::{self, KernelObjects};
 use memtrace_tests::stacks::{Books, Stacks, Values, truth};
 use memtrace_tests::target::Leak;
@@ -33,15 +33,34 @@ fn ten_thousand_short_lived_threads() {
     }
 }
 
-/// The children are not in the parent's books, whatever they do with the objects that they inherit.
+/// The children are not in the parent's books, whatever they do with the objects that they inherit. That there were
+/// some is said.
 #[test]
 fn a_fork_storm() {
     for mode in attach_modes() {
         let recorded =
             exact_json().attach_mode(mode).launch(&STORM.path(), &["forks", "500"]).expect_success();
-        recorded.json().assert_nothing_lost();
-        recorded.json().stacks().assert_books("storm", &recorded.truth());
+        assert_own_books(&recorded, 500);
     }
+}
+
+/// A child shares its parent's memory from vfork to exec. What it allocates there is its own affair.
+#[test]
+fn a_vfork_storm() {
+    for mode in attach_modes() {
+        let recorded =
+            exact_json().attach_mode(mode).launch(&STORM.path(), &["vforks", "100"]).expect_success();
+        assert_own_books(&recorded, 200);
+    }
+}
+
+#[track_caller]
+fn assert_own_books(recorded: &Recorded, children: u64) {
+    let profile = recorded.json();
+    profile.assert_nothing_lost();
+    profile.stacks().assert_books("storm", &recorded.truth());
+    assert_eq!(profile.statistic("children_not_followed_count"), children as f64);
+    recorded.outcome.assert_says(&[&format!("not in this profile: {children} child processes")]);
 }
 
 /// The main thread may end before the others; its thread is what the process is named after.

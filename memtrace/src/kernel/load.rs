@@ -20,6 +20,10 @@ use super::{
 /// See the map `SCRATCH` in the kernel program.
 const SCRATCH_PER_CPU: u32 = 8;
 
+/// The programs that tell of a watched process's execs and children, and the kernel's name of each event.
+const TRACEPOINTS: [(&str, &str); 2] =
+    [("process_exec", "sched_process_exec"), ("task_created", "task_newtask")];
+
 /// How large the kernel program's tables may grow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -133,9 +137,10 @@ pub struct Kernel {
     prices: Prices,
     /// What was counted before the recording began.
     baseline: Counters,
-    watches_exec: bool,
+    watches: bool,
     /// What is off the books since an exec.
     forgotten: Forgotten,
+    ring_bytes: u32,
 }
 
 impl Kernel {
@@ -176,10 +181,11 @@ impl Kernel {
             AttachMode::Perf => None,
             mode => Some(MultiPrograms::load(&ebpf, mode)?),
         };
-        let name = "process_exec";
-        exec_tracepoint(&mut ebpf)?
-            .load("sched_process_exec", &btf)
-            .map_err(|source| LoadError::Program { name, source })?;
+        for (name, event) in TRACEPOINTS {
+            tracepoint(&mut ebpf, name)?
+                .load(event, &btf)
+                .map_err(|source| LoadError::Program { name, source })?;
+        }
 
         let mut kernel = Self {
             ebpf,
@@ -187,8 +193,9 @@ impl Kernel {
             mode: settings.mode,
             prices: Prices::default(),
             baseline: Counters::default(),
-            watches_exec: false,
+            watches: false,
             forgotten: Forgotten::default(),
+            ring_bytes: settings.limits.ring,
         };
         kernel.prices = price::measure(&mut kernel)?;
         kernel.reset(settings.interval)?;
@@ -300,7 +307,7 @@ impl Kernel {
     }
 
     /// Sends [events](Self::take_events) whenever process `pid` executes a program or its dynamic loader is
-    /// at work. With `stop`, the process is stopped (`SIGSTOP`) each time: only for one that memtrace has
+    /// at work, and counts its children. With `stop`, the process is stopped (`SIGSTOP`) each time: only for one that memtrace has
     /// started itself.
     ///
     /// # Errors
@@ -309,11 +316,13 @@ impl Kernel {
         let watch = if stop { WATCH_AND_STOP } else { WATCH };
         let mut map: HashMap<&mut MapData, u32, u32> = self.map_mut("WATCHED")?;
         map.insert(pid, watch, 0)?;
-        if !self.watches_exec {
-            exec_tracepoint(&mut self.ebpf)?
-                .attach()
-                .map_err(|source| LoadError::Program { name: "process_exec", source })?;
-            self.watches_exec = true;
+        if !self.watches {
+            for (name, _) in TRACEPOINTS {
+                tracepoint(&mut self.ebpf, name)?
+                    .attach()
+                    .map_err(|source| LoadError::Program { name, source })?;
+            }
+            self.watches = true;
         }
         Ok(())
     }
@@ -379,6 +388,12 @@ impl Kernel {
         Ok(self.ebpf.take_map("EVENTS").ok_or(LoadError::Missing("EVENTS"))?.try_into()?)
     }
 
+    /// More events than the ring buffer can hold at once.
+    pub fn most_pending_events(&self) -> usize {
+        // Each has a head of 8 bytes (BPF_RINGBUF_HDR_SZ, include/uapi/linux/bpf.h).
+        self.ring_bytes as usize / 8
+    }
+
     /// The counters as they are now.
     ///
     /// # Errors
@@ -438,8 +453,7 @@ fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, 
     program.try_into().map_err(|source| LoadError::Program { name, source })
 }
 
-fn exec_tracepoint(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, LoadError> {
-    let name = "process_exec";
+fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
     program.try_into().map_err(|source| LoadError::Program { name, source })
 }

@@ -243,11 +243,19 @@ impl Session {
         let batch = {
             let Ok(mut guard) = self.events.readable_mut().await else { return Ok(()) };
             let batch = take_events(guard.get_inner_mut());
-            guard.clear_ready();
+            // With more to come, the descriptor stays ready, and the caller looks at all else first.
+            if batch.len() < BATCH {
+                guard.clear_ready();
+            }
             batch
         };
+        let more = batch.len() == BATCH;
         for event in batch {
             self.handle(event)?;
+        }
+        if more {
+            // Signals and timers are seen when the event loop gets to look.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -276,9 +284,8 @@ impl Session {
             if change == ImageChange::Exec {
                 launched.executed()?;
             }
-            if !launched.wait_stopped() {
-                return Ok(());
-            }
+            // Whether or not it is stopped by now: it is let go on below.
+            launched.wait_stopped();
         }
         if self.exit.has_ended() {
             // Nothing is left to be looked at. And it may not have been this process at all: its number
@@ -315,13 +322,29 @@ impl Session {
         self.probe_new_code()
     }
 
-    /// Takes in what the kernel program has sent so far, without waiting.
+    /// Takes in what the kernel program has sent so far, without waiting. The books are closed, or what is sent
+    /// meanwhile is taken in, too, as far as the ring buffer is long.
     ///
     /// # Errors
     /// As [`process_events`](Self::process_events).
     pub fn process_pending(&mut self) -> Result<(), SessionError> {
-        for event in take_events(self.events.get_mut()) {
-            self.handle(event)?;
+        self.drain(|_| true)
+    }
+
+    /// Takes in those pending events that are `wanted`. At the most as many as the ring can hold, so that it comes
+    /// to an end beside a process that sends more all the time.
+    fn drain(&mut self, wanted: impl Fn(&Option<Event>) -> bool) -> Result<(), SessionError> {
+        let most = self.kernel.most_pending_events();
+        let mut seen = 0;
+        while seen < most {
+            let batch = take_events(self.events.get_mut());
+            if batch.is_empty() {
+                break;
+            }
+            seen += batch.len();
+            for event in batch.into_iter().filter(&wanted) {
+                self.handle(event)?;
+            }
         }
         Ok(())
     }
@@ -349,6 +372,11 @@ impl Session {
                 "the process's main thread has ended, and with it all probes; --attach-mode multi or session has no such limit"
             );
         }
+    }
+
+    /// Whether an allocator was found: a launched command has none before its libraries are loaded.
+    pub fn has_allocator(&self) -> bool {
+        self.discovery.can_allocate()
     }
 
     /// How many probes are set.
@@ -407,13 +435,16 @@ impl Session {
         // A `realloc` that was under way when the books were closed still takes its old block off at its
         // return, so the tables are read when no probe is left.
         std::mem::take(&mut self.probes).detach();
-        for event in take_events(self.events.get_mut()) {
-            if !matches!(event, Some(Event::ImageChanged { .. })) {
-                self.handle(event)?;
-            }
-        }
+        self.drain(|event| !matches!(event, Some(Event::ImageChanged { .. })))?;
         let counters = self.kernel.counters()?;
-        let totals = self.kernel.totals()?;
+        let pid = self.target.pid;
+        // In the mode `perf` the kernel runs the programs for all processes that share the memory, such as a child
+        // between vfork and exec.
+        let of_target = |tgid| tgid == pid || tgid == 0;
+        let mut totals = self.kernel.totals()?;
+        totals.retain(|(_, totals)| of_target(totals.tgid));
+        let mut live = self.kernel.live()?;
+        live.retain(|(key, _)| of_target(key.tgid));
         if let Some(launched) = &mut self.launched {
             launched.executed()?;
         }
@@ -427,7 +458,7 @@ impl Session {
             space: self.space,
             stacks: self.stacks,
             totals,
-            live: self.kernel.live()?,
+            live,
             in_flight: self.kernel.in_flight()?,
             calls_cut_off: self.kernel.calls_cut_off(),
             prices: self.kernel.prices(),
@@ -445,10 +476,15 @@ impl Session {
     }
 }
 
-/// Takes everything out of the ring buffer.
+/// How many events are taken in before the caller looks at all else: a few milliseconds of work.
+const BATCH: usize = 4096;
+
+/// Takes a batch out of the ring buffer; one that is not full has emptied it.
 fn take_events(ring: &mut RingBuf<MapData>) -> Vec<Option<Event>> {
     let mut batch = Vec::new();
-    while let Some(record) = ring.next() {
+    while batch.len() < BATCH
+        && let Some(record) = ring.next()
+    {
         batch.push(Event::parse(&record));
     }
     batch
