@@ -183,7 +183,10 @@ impl Recorder<'_> {
         let settings = Settings {
             interval: args.sample_interval,
             limits: self.limits(),
-            mode: args.attach_mode.unwrap_or_else(AttachMode::best),
+            mode: args.attach_mode.unwrap_or_else(|| match &target {
+                Some(target) if target.has_lost_main_thread() => AttachMode::Perf,
+                _ => AttachMode::best(),
+            }),
             events: args.events.is_some(),
             log: self.verbosity.verbose >= 2,
         };

@@ -49,7 +49,7 @@ pub struct Recording {
     pub unknown_events: u64,
     /// Times at which the process's number executed a program, but the process had ended when that was noticed.
     pub unresolved_changes: u64,
-    /// Whether the process's main thread ended in the mode in which the probes end with it.
+    /// Whether the process's main thread ended, and probes with it.
     pub main_thread_ended: bool,
     /// Times at which new code of the process could not be probed.
     pub late_errors: u64,
@@ -163,7 +163,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
     profile.losses.add(
         "main_thread_ended",
         recording.main_thread_ended.into(),
-        "the process's main thread ended while others went on, and with it all probes: nothing after that was seen; use --attach-mode multi or session",
+        "the process's main thread ended while others went on, and with it probes: what came after was not seen, or not all of it; use --attach-mode multi or session, while nobody else traces the same libraries",
     );
     profile.losses.add(
         "probes_failed",

@@ -13,8 +13,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::{EventWriter, Recording, cost};
 use crate::{
-    allocator::Discovery,
-    attach::{AttachError, Plan, Probes},
+    allocator::{Discovered, Discovery},
+    attach::{self, AttachError, Plan, Probes},
     collect::{Event, ImageChange, Stacks},
     kernel::{AttachMode, Counters, Kernel, LoadError},
     readable::readable,
@@ -102,6 +102,9 @@ impl Session {
     /// See [`SessionError`]. Nothing stays behind.
     pub fn attach(kernel: Kernel, target: Target) -> Result<Self, SessionError> {
         let pid = target.pid;
+        if target.has_lost_main_thread() && kernel.mode() != AttachMode::Perf {
+            return Err(TargetError::MainThreadEnded(pid).into());
+        }
         let mut session = Self::new(kernel, target, None)?;
         session.probe_new_code().map_err(|error| session.explain(error))?;
         if !session.discovery.can_allocate() {
@@ -175,11 +178,16 @@ impl Session {
             self.kernel.close_books()?;
             self.pause.since = Some(Instant::now());
             self.pause.count += 1;
-            let probes = std::mem::take(&mut self.probes);
-            // The kernel waits for a grace period, but the process does not.
-            std::thread::spawn(move || probes.detach());
+            self.take_probes_off();
         }
         Ok(())
+    }
+
+    /// Takes all probes off while the process goes on.
+    fn take_probes_off(&mut self) {
+        let probes = std::mem::take(&mut self.probes);
+        // The kernel waits for a grace period, but the process does not.
+        std::thread::spawn(move || probes.detach());
     }
 
     /// Sets the probes again. What was live before stays on the books, and the profile says that it may
@@ -228,9 +236,9 @@ impl Session {
         let (wrappers, _) = self.discovery.wrappers();
         self.kernel.set_wrappers(pid, wrappers)?;
         if let Some(hook) = &self.discovery.loader_hook {
-            self.probes.attach_once(&mut self.kernel, "loader_changed", pid, hook)?;
+            self.probes.attach_once(&mut self.kernel, "loader_changed", self.target.thread, hook)?;
         }
-        let new = self.probes.attach(&mut self.kernel, pid, &self.discovery.functions)?;
+        let new = self.probes.attach(&mut self.kernel, self.target.thread, &self.discovery.functions)?;
         tracing::info!(pid, functions = new, probes = self.probes.len(), "probes set");
         Ok(())
     }
@@ -313,7 +321,12 @@ impl Session {
                 if let Some(out) = &mut self.events_out {
                     out.write_exec(self.target.pid, time_ns);
                 }
+                let thread = self.target.thread;
                 self.target.refresh();
+                if self.target.thread != thread {
+                    // They have ended with the thread that they were set by.
+                    self.take_probes_off();
+                }
                 self.space = AddressSpace::open(self.target.pid, &self.modules)?;
                 self.discovery = Discovery::default();
             }
@@ -359,18 +372,25 @@ impl Session {
         self.launched.as_mut()
     }
 
-    /// Looks whether the process's main thread has ended while others go on. Probes that are perf events
-    /// end with it, unlike those of the other modes: the kernel compares address spaces by way of that
-    /// thread (kernel/trace/trace_uprobe.c, `__uprobe_perf_filter`).
+    /// Looks whether the thread that probes were set by, which is the main thread if that lived then, has ended while
+    /// others go on, and the probes are gone.
+    ///
+    /// Those that are perf events end with the thread: the kernel compares address spaces by way of it
+    /// (kernel/trace/trace_uprobe.c, `__uprobe_perf_filter`). Those of the other modes stay, but when any other
+    /// tracer takes its own off the same place, the kernel asks whose are left, by the same comparison, and takes
+    /// ours off, too (kernel/trace/bpf_trace.c, `uprobe_multi_link_filter`).
     pub fn check_main_thread(&mut self) {
-        if self.kernel.mode() == AttachMode::Perf
-            && !self.main_thread_ended
-            && matches!(Target::open(self.target.pid), Err(TargetError::MainThreadEnded(_)))
-        {
+        if self.main_thread_ended || self.is_paused() {
+            return;
+        }
+        let thread = match Target::open(self.target.pid) {
+            Ok(now) if now.thread != self.target.thread => now.thread,
+            _ => return,
+        };
+        let is_gone = |found: &Discovered| attach::is_set(found, thread).is_ok_and(|is_set| !is_set);
+        if self.kernel.mode() == AttachMode::Perf || self.discovery.functions.iter().any(is_gone) {
             self.main_thread_ended = true;
-            tracing::warn!(
-                "the process's main thread has ended, and with it all probes; --attach-mode multi or session has no such limit"
-            );
+            tracing::warn!("the process's main thread has ended, and with it probes");
         }
     }
 
