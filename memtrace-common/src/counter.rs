@@ -88,6 +88,8 @@ counters! {
     WalksTooDeep,
     /// The address that `posix_memalign` stored could not be read: an allocation was not recorded.
     ResultUnreadable,
+    /// Processes that a watched process has created.
+    Children,
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The entry of an allocation function: draw, and remember what was drawn until it returns.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, pt_regs},
+    bindings::{BPF_ANY, BPF_NOEXIST, pt_regs},
     helpers::generated::bpf_ktime_get_ns,
     macros::map,
     maps::LruHashMap,
@@ -119,7 +119,13 @@ fn remember(
             return false;
         }
     }
-    if IN_FLIGHT.insert(&key, &call, BPF_ANY.into()).is_err() {
+    // What stands there already is a call that never returned.
+    let mut inserted = IN_FLIGHT.insert(&key, &call, BPF_NOEXIST.into()).is_ok();
+    if !inserted {
+        forget_stale(&key);
+        inserted = IN_FLIGHT.insert(&key, &call, BPF_ANY.into()).is_ok();
+    }
+    if !inserted {
         if call.threshold != 0 {
             count(Counter::InFlightFull);
             diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::InFlightFull));
@@ -135,17 +141,22 @@ fn remember(
     true
 }
 
-/// Where a return probe fires for every call: removes what an earlier call at this place, which never
-/// returned, has left behind, so that this call's return does not find it.
+/// Removes what an earlier call at this place, which never returned, has left behind. Where a return probe fires
+/// for every call, this call's return would find it.
 #[inline(always)]
 fn forget_stale(key: &InFlightKey) {
-    // SAFETY: only one field is read, at once; this thread alone has this key.
-    let Some(outermost) = (unsafe { IN_FLIGHT.get(key) }).map(|call| call.outermost) else { return };
+    // SAFETY: the value is only read, at once; this thread alone has this key.
+    let Some(call) = (unsafe { IN_FLIGHT.get(key) }) else { return };
     // A function that has jumped here is under way; its record is found by the return of either.
-    if outermost != 0 && nested::is_outermost(key) {
+    if call.outermost != 0 && nested::is_outermost(key) {
         return;
     }
-    if IN_FLIGHT.remove(key).is_ok() {
+    // Whether the allocator had freed it is not known. If it had, it goes when its address is handed out again.
+    if call.old.present != 0 {
+        books::put_back(key.pid_tgid, call.old_address, &call.old);
+    }
+    let sampled = call.threshold != 0;
+    if IN_FLIGHT.remove(key).is_ok() && sampled {
         count(Counter::MissedReturns);
         diagnostics::say(|| diagnostics::missed_return(key.pid_tgid, key.stack_pointer));
     }

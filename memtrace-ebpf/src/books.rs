@@ -118,8 +118,9 @@ pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call
             diagnostics::say(|| diagnostics::missed_free(pid_tgid, address, stale.stack_id));
             freed(pid_tgid, address, &stale);
             count(Counter::MissedFrees);
-            inserted = LIVE.insert(&key, &block, BPF_ANY.into()).is_ok();
         }
+        // Userspace may have been faster: it takes blocks off that an exec has made an end of.
+        inserted = LIVE.insert(&key, &block, BPF_ANY.into()).is_ok();
     }
     events::block(EVENT_ALLOCATED, pid_tgid, address, &block);
     diagnostics::say(|| diagnostics::recorded(pid_tgid, address, block.size, stack_id));

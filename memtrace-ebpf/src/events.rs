@@ -21,6 +21,9 @@ static WATCHED: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 /// `SIGSTOP` on every architecture that memtrace knows (asm-generic/signal.h).
 const SIGSTOP: u32 = 19;
 
+/// A new task is a thread of its creator's process (include/uapi/linux/sched.h).
+const CLONE_THREAD: u64 = 0x10000;
+
 /// Sends a stack. Says whether there was room.
 #[inline(always)]
 pub(crate) fn send(stack: &NewStack) -> bool {
@@ -59,14 +62,30 @@ pub(crate) fn image_changed(kind: u32) {
     diagnostics::say(|| diagnostics::image_changed(tgid, kind));
     // SAFETY: the helper takes nothing and returns a number.
     let event = ImageChanged { kind, tgid, time_ns: unsafe { bpf_ktime_get_ns() } };
-    if EVENTS.output::<ImageChanged>(&event, 0).is_err() {
+    let Some(mut place) = EVENTS.reserve::<ImageChanged>(0) else {
         // The process must not wait for an answer that nobody will give.
         count(Counter::ImageChangesLost);
         diagnostics::say(|| diagnostics::no_room(u64::from(tgid) << 32, Counter::ImageChangesLost));
         return;
-    }
+    };
+    place.write(event);
     if watch == WATCH_AND_STOP {
+        // Sent before userspace can know: its SIGCONT takes back a stop that has not taken place yet.
         // SAFETY: the helper takes a signal number.
         unsafe { bpf_send_signal(SIGSTOP) };
+    }
+    place.submit(0);
+}
+
+/// Counts a new process of one that is watched. The tracepoint is that of new threads, too.
+#[inline(always)]
+pub(crate) fn task_created(clone_flags: u64) {
+    if clone_flags & CLONE_THREAD != 0 {
+        return;
+    }
+    let tgid = task::tgid(task::pid_tgid());
+    // SAFETY: only whether there is a value is asked.
+    if unsafe { WATCHED.get(&tgid) }.is_some() {
+        count(Counter::Children);
     }
 }

@@ -100,7 +100,17 @@ pub fn loader_changed(_ctx: ProbeContext) -> u32 {
 /// instruction of the new program.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(_ctx: BtfTracePointContext) -> u32 {
+    // The thread that has executed it takes over the main thread's id, and with it what that one was doing.
+    nested::leave(task::pid_tgid());
     events::image_changed(EVENT_EXEC);
+    0
+}
+
+/// A process or thread has been created (`trace_task_newtask`, kernel/fork.c), by the current one.
+#[btf_tracepoint(function = "task_newtask")]
+pub fn task_created(ctx: BtfTracePointContext) -> u32 {
+    // The second argument is `u64 clone_flags` (include/trace/events/task.h).
+    events::task_created(ctx.arg(1));
     0
 }
 

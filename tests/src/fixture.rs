@@ -36,6 +36,14 @@ pub const SITES: Build = Build { source: "sites.c", flags: &["-lm"], ..LEAK };
 pub const POOL: Build = Build { source: "pool.c", ..RANDOM_C };
 /// `storm.c`: threads and processes that hardly live.
 pub const STORM: Build = Build { source: "storm.c", ..RANDOM_C };
+/// `late.c`: executes another program after some time; in itself there is no `malloc` to be found.
+pub const LATE: Build = Build { source: "late.c", flags: &["-static"], stripped: true };
+/// `pause_32.c`: a 32-bit program that waits.
+pub const PAUSE_32_BIT: Build = Build {
+    source: "pause_32.c",
+    flags: &["-m32", "-static", "-nostdlib", "-fno-pie", "-no-pie"],
+    stripped: false,
+};
 /// `with_pid.c`: runs a program as a process of a given id.
 pub const WITH_PID: Build = Build { source: "with_pid.c", ..LEAK };
 /// `wrapper.c`: a library to preload, an allocator whose functions call each other.

@@ -24,6 +24,8 @@ pub struct Profile {
     stacks: Vec<RawStack>,
     /// What is missing; empty when nothing is.
     pub losses: Vec<Loss>,
+    /// Numbers about the recording itself.
+    statistics: BTreeMap<String, f64>,
     /// Facts about the run.
     pub comments: Vec<String>,
 }
@@ -122,6 +124,12 @@ impl Profile {
     /// How often the loss called `name` happened.
     pub fn loss(&self, name: &str) -> u64 {
         self.losses.iter().filter(|loss| loss.name == name).map(|loss| loss.count).sum()
+    }
+
+    /// The number called `name` about the recording itself.
+    #[track_caller]
+    pub fn statistic(&self, name: &str) -> f64 {
+        *self.statistics.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.statistics))
     }
 
     /// Asserts that the books are complete: no loss is told but those that concern names and callers.

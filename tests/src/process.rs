@@ -76,6 +76,23 @@ impl Process {
         writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{} no longer listens: {error}", self.name));
     }
 
+    /// Waits until it has used so much CPU time from now on, which a busy machine takes longer to give it.
+    pub fn wait_for_work(&self, time: Duration) {
+        let (before, limit) = (self.cpu_time(), Instant::now() + PATIENCE);
+        while self.cpu_time() < before + time {
+            assert!(Instant::now() < limit, "{} does nothing\n{}", self.name, self.so_far());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// User and system time of all its threads, as `/proc/PID/stat` counts them: in hundredths of a second.
+    fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("its name is in parentheses");
+        let ticks = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap_or(0));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
     /// Sends `signal` to it.
     pub fn signal(&self, signal: i32) {
         send(self.pid() as i32, signal);

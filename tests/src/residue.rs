@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to restore the instructions after the last holder of a probe has gone.
-const SETTLING: Duration = Duration::from_secs(5);
+const SETTLING: Duration = Duration::from_secs(60);
 
 /// The places in the target's executable memory that differ from the file that is mapped there: one entry
 /// per run of bytes, with its file and address.

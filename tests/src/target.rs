@@ -1,8 +1,8 @@
 //! Processes to trace.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -63,6 +63,11 @@ impl Python {
         self.0.pid()
     }
 
+    /// Waits until it has used so much CPU time from now on.
+    pub fn wait_for_work(&self, time: Duration) {
+        self.0.wait_for_work(time);
+    }
+
     /// Asserts that it answers.
     #[track_caller]
     pub fn assert_serves(&mut self) {
@@ -70,34 +75,35 @@ impl Python {
     }
 }
 
-/// Debian's redis-server on a free port of the loopback interface, with nothing kept on disk.
+const SOCKET: &str = "socket";
+
+/// Debian's redis-server on a socket in a directory of its own, where no other test can be, with nothing kept on disk.
 #[derive(Debug)]
 pub struct Redis {
     process: Process,
-    port: u16,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Redis {
     /// Starts it and waits until it serves.
     pub fn serve() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let port = free_port();
         let mut command = tools::command("redis-server");
-        command.args([
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--port",
-            &port.to_string(),
-        ]);
-        command.arg("--dir").arg(dir.path());
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", SOCKET]);
+        command.arg("--dir").arg(dir.path()).current_dir(dir.path());
         let mut process = Process::spawn(&mut command);
-        process.stdout_line(|line| line.contains("Ready to accept connections"));
-        Self { process, port, _dir: dir }
+        process.stdout_line(|line| line.to_lowercase().contains("ready to accept connections"));
+        Self { process, dir }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join(SOCKET)
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).expect("redis accepts connections");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
     }
 
     /// Its process id.
@@ -114,8 +120,7 @@ impl Redis {
     /// Asserts that it answers.
     #[track_caller]
     pub fn assert_serves(&self) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis accepts connections");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        let mut stream = self.connect();
         stream.write_all(b"PING\r\n").expect("redis reads");
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer).expect("redis answers");
@@ -124,23 +129,29 @@ impl Redis {
 
     /// Puts it under load until the guard is dropped.
     pub fn benchmark(&self) -> Process {
-        let port = self.port.to_string();
         let mut command = tools::command("redis-benchmark");
+        command.arg("-s").arg(self.socket());
         // Random keys and values of 400 bytes, so that its memory grows.
-        command.args(["-h", "127.0.0.1", "-p", &port, "-t", "set,lpush,get", "-r", "1000000", "-d", "400"]);
+        command.args(["-t", "set,lpush,get", "-r", "1000000", "-d", "400"]);
         command.args(["-n", "1000000000", "-c", "8", "-q"]);
         let benchmark = Process::spawn(&mut command);
-        let limit = Instant::now() + PATIENCE;
-        while self.commands_served() < 1000 {
-            assert!(Instant::now() < limit, "redis-benchmark does nothing: {benchmark:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.wait_for_commands(1000);
         benchmark
     }
 
+    /// Waits until it has served so many more commands.
+    #[track_caller]
+    pub fn wait_for_commands(&self, more: u64) {
+        let (before, limit) = (self.commands_served(), Instant::now() + PATIENCE);
+        while self.commands_served() < before + more {
+            assert!(Instant::now() < limit, "redis is not under load");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// How many commands it has served so far (`INFO stats`).
-    pub fn commands_served(&self) -> u64 {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("redis accepts connections");
+    fn commands_served(&self) -> u64 {
+        let stream = self.connect();
         (&stream).write_all(b"INFO stats\r\n").expect("redis reads");
         for line in BufReader::new(&stream).lines() {
             if let Some(count) = line.expect("redis answers").strip_prefix("total_commands_processed:") {
@@ -149,11 +160,4 @@ impl Redis {
         }
         panic!("INFO stats does not say how many commands were processed");
     }
-}
-
-/// A port that was free a moment ago. The kernel hands out ephemeral ports in a random order, so that two
-/// tests get the same one only by an unlikely chance, and then redis does not start.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("the loopback interface has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
 }

@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
-use memtrace_tests::fixture::LEAK;
+use memtrace_tests::fixture::{LATE, LEAK};
 use memtrace_tests::process::Process;
 use memtrace_tests::record::{Recorded, Recorder, Recording};
 use memtrace_tests::stacks::Values;
@@ -34,6 +34,15 @@ fn the_duration_ends_the_recording() {
     let started = Instant::now();
     assert_written(Recorder::exact().option("-d").option("3"), |recording, _leak| recording.finish());
     assert!(started.elapsed() >= Duration::from_secs(3));
+}
+
+/// The time of a command that takes its own until it can allocate begins when it can.
+#[test]
+fn the_duration_begins_with_the_allocator() {
+    let leak = LEAK.path();
+    let command = ["1500", leak.to_str().unwrap(), "run", "leak_a", "10", "100"];
+    let recorded = Recorder::exact().option("-d").option("0.5").launch(&LATE.path(), &command);
+    assert_eq!(recorded.expect_success().stacks().of("leak_a"), Values::live(10, 100));
 }
 
 #[test]

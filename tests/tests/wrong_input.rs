@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use memtrace_tests::fixture::{LEAK, LEAK_STATIC_STRIPPED};
+use memtrace_tests::fixture::{LEAK, LEAK_STATIC_STRIPPED, PAUSE_32_BIT};
 use memtrace_tests::pprof::proto::Profile;
 use memtrace_tests::process::{Outcome, PATIENCE, Process};
 use memtrace_tests::record::{self, Recorder, Recording};
@@ -35,6 +35,33 @@ fn a_kernel_thread() {
     let comm = std::fs::read_to_string("/proc/2/comm").unwrap_or_default();
     assert_eq!(comm.trim(), "kthreadd", "this test needs to see the machine's kernel threads");
     refused(pid).assert_refused(&[1], &["kernel thread"]);
+}
+
+#[test]
+fn a_32_bit_program() {
+    let process = Process::spawn(&mut Command::new(PAUSE_32_BIT.path()));
+    let exe = format!("/proc/{}/exe", process.pid());
+    let limit = Instant::now() + PATIENCE;
+    while std::fs::read_link(&exe).unwrap() != PAUSE_32_BIT.path() {
+        assert!(Instant::now() < limit, "it is not executed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    refused(&process.pid().to_string()).assert_refused(&[1], &["32-bit", "64-bit build"]);
+}
+
+/// A /proc that shows another namespace's numbers: that of the machine, in a namespace in which memtrace is 1 or so.
+#[test]
+fn a_proc_of_another_pid_namespace() {
+    let leak = Leak::serve(LEAK);
+    let pid = leak.pid().to_string();
+    for rest in [["-p", &pid], ["--", "true"]] {
+        let recorder = Recorder::new();
+        let mut command = tools::command("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(tools::memtrace()).arg("record").args(rest);
+        let outcome = Process::spawn(command.current_dir(recorder.dir())).finish();
+        outcome.assert_refused(&[1], &["/proc", "PID namespace", "mount"]);
+    }
+    residue::assert_no_probe_left(leak.pid());
 }
 
 #[test]

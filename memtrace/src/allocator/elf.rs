@@ -14,6 +14,11 @@ pub enum ElfError {
     /// Not an ELF file, or a broken one.
     #[error("it is not a valid ELF file")]
     Parse(#[from] object::Error),
+    /// Code of another kind than memtrace reads the arguments of.
+    #[error(
+        "it is a 32-bit ELF file, whose functions take their arguments in a way that memtrace does not read"
+    )]
+    ThirtyTwoBit,
 }
 
 /// A function that an ELF file defines.
@@ -52,6 +57,9 @@ impl ElfSymbols {
     pub fn read(file: File, wanted: impl Fn(&str) -> bool) -> Result<Self, ElfError> {
         let cache = ReadCache::new(file);
         let elf = object::File::parse(&cache)?;
+        if !elf.is_64() {
+            return Err(ElfError::ThirtyTwoBit);
+        }
         let mut found = Self { functions: Vec::new(), code: Vec::new() };
         for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
             // An undefined symbol can have an address (that of its PLT entry), but is no definition.

@@ -2,7 +2,9 @@
 
 mod links;
 mod plan;
+mod presence;
 mod probes;
 
 pub use plan::Plan;
+pub use presence::is_set;
 pub use probes::{AttachError, Probes};

@@ -7,6 +7,7 @@ use std::{
     num::NonZeroU32,
     os::unix::ffi::OsStrExt,
     path::PathBuf,
+    sync::Arc,
 };
 
 use aya::programs::{
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     allocator::Discovered,
     kernel::{Kernel, Leg, LoadError},
-    symbolize::ModuleId,
+    symbolize::{Module, ModuleId},
 };
 
 /// A probe could not be set.
@@ -78,6 +79,9 @@ pub struct Probes {
     /// By file and offset in it: what is set there stays set when the process executes another program
     /// that maps the same file.
     places: HashSet<(ModuleId, u64)>,
+    /// The files behind those ids. A file that nobody holds gets another id when it is mapped again: after an
+    /// exec, libc would have its probes twice.
+    modules: BTreeMap<ModuleId, Arc<Module>>,
 }
 
 impl Probes {
@@ -106,9 +110,7 @@ impl Probes {
         self.set_all(kernel, Leg::Free, pid, &plan.frees)?;
         self.set_all(kernel, Leg::AllocationReturn, pid, &plan.allocations)?;
         self.set_all(kernel, Leg::AllocationEntry, pid, &plan.allocations)?;
-        for found in plan.frees.iter().chain(&plan.allocations) {
-            self.places.insert(found.place());
-        }
+        plan.frees.iter().chain(&plan.allocations).for_each(|found| self.keep(found));
         Ok(plan.frees.len() + plan.allocations.len())
     }
 
@@ -167,9 +169,14 @@ impl Probes {
     ) -> Result<(), AttachError> {
         if !self.places.contains(&found.place()) {
             self.set(kernel, program, pid, found)?;
-            self.places.insert(found.place());
+            self.keep(found);
         }
         Ok(())
+    }
+
+    fn keep(&mut self, found: &Discovered) {
+        self.places.insert(found.place());
+        self.modules.insert(found.place().0, Arc::clone(found.region.module()));
     }
 
     fn set(

@@ -162,6 +162,9 @@ impl Signals {
     }
 }
 
+/// How long a command is waited for that has no allocator yet, before the time of its recording begins all the same.
+const LOADING: Duration = Duration::from_secs(10);
+
 /// Why a recording has ended.
 enum End {
     Duration,
@@ -184,7 +187,10 @@ impl Recorder<'_> {
         let settings = Settings {
             interval: args.sample_interval,
             limits: self.limits(),
-            mode: args.attach_mode.unwrap_or_else(AttachMode::best),
+            mode: args.attach_mode.unwrap_or_else(|| match &target {
+                Some(target) if target.has_lost_main_thread() => AttachMode::Perf,
+                _ => AttachMode::best(),
+            }),
             max_frames: args.max_frames,
             events: args.events.is_some(),
             log: self.verbosity.verbose >= 2,
@@ -292,11 +298,17 @@ impl Recorder<'_> {
     async fn watch(&self, session: &mut Session, signals: &mut Signals) -> Result<End> {
         let begun = Instant::now();
         // Without a limit: longer than any machine runs.
-        let deadline = begun + self.args.duration.unwrap_or(Duration::from_secs(u32::MAX.into()));
+        let duration = self.args.duration.unwrap_or(Duration::from_secs(u32::MAX.into()));
+        // The time of a command begins when its libraries are loaded.
+        let mut deadline = begun + LOADING + duration;
+        let mut loaded = false;
         let mut tick = interval_at(begun + Duration::from_secs(1), Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut progress = Progress::new(terminal::is_terminal() && !self.verbosity.quiet);
         let end = loop {
+            if !loaded && session.has_allocator() {
+                (loaded, deadline) = (true, Instant::now() + duration);
+            }
             let exited = session.exit_watch();
             tokio::select! {
                 biased;

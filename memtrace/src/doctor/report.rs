@@ -61,7 +61,7 @@ impl Report {
 /// A process that may not be looked at is still a process to report on.
 fn readable(pid: u32, opened: Result<Target, TargetError>) -> Result<Target, TargetError> {
     match opened {
-        Err(TargetError::NotPermitted(_)) => Ok(Target { pid, comm: String::new() }),
+        Err(TargetError::NotPermitted(_)) => Ok(Target { pid, comm: String::new(), thread: pid }),
         opened => opened,
     }
 }

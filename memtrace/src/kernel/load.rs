@@ -1,10 +1,10 @@
 //! Loading the kernel program.
 
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
+    Btf, Ebpf, EbpfError, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError, ProgramType, UProbe},
-    sys::{BpfHelper, is_helper_supported},
+    sys::{BpfHelper, SyscallError, is_helper_supported},
     util::nr_cpus,
 };
 use memtrace_common::{
@@ -13,10 +13,16 @@ use memtrace_common::{
 };
 use thiserror::Error;
 
-use super::{AttachMode, Counters, MultiPrograms, Prices, namespace, object, price};
+use super::{
+    AttachMode, Counters, MultiPrograms, Prices, forgotten::Forgotten, multi, namespace, object, price, sys,
+};
 
 /// See the map `SCRATCH` in the kernel program.
 const SCRATCH_PER_CPU: u32 = 8;
+
+/// The programs that tell of a watched process's execs and children, and the kernel's name of each event.
+const TRACEPOINTS: [(&str, &str); 2] =
+    [("process_exec", "sched_process_exec"), ("task_created", "task_newtask")];
 
 /// How large the kernel program's tables may grow.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +141,10 @@ pub struct Kernel {
     prices: Prices,
     /// What was counted before the recording began.
     baseline: Counters,
-    watches_exec: bool,
+    watches: bool,
+    /// What is off the books since an exec.
+    forgotten: Forgotten,
+    ring_bytes: u32,
 }
 
 impl Kernel {
@@ -179,10 +188,11 @@ impl Kernel {
             AttachMode::Perf => None,
             mode => Some(MultiPrograms::load(&ebpf, mode)?),
         };
-        let name = "process_exec";
-        exec_tracepoint(&mut ebpf)?
-            .load("sched_process_exec", &btf)
-            .map_err(|source| LoadError::Program { name, source })?;
+        for (name, event) in TRACEPOINTS {
+            tracepoint(&mut ebpf, name)?
+                .load(event, &btf)
+                .map_err(|source| LoadError::Program { name, source })?;
+        }
 
         let mut kernel = Self {
             ebpf,
@@ -190,7 +200,9 @@ impl Kernel {
             mode: settings.mode,
             prices: Prices::default(),
             baseline: Counters::default(),
-            watches_exec: false,
+            watches: false,
+            forgotten: Forgotten::default(),
+            ring_bytes: settings.limits.ring,
         };
         kernel.prices = price::measure(&mut kernel)?;
         kernel.reset(settings.interval)?;
@@ -307,7 +319,7 @@ impl Kernel {
     }
 
     /// Sends [events](Self::take_events) whenever process `pid` executes a program or its dynamic loader is
-    /// at work. With `stop`, the process is stopped (`SIGSTOP`) each time: only for one that memtrace has
+    /// at work, and counts its children. With `stop`, the process is stopped (`SIGSTOP`) each time: only for one that memtrace has
     /// started itself.
     ///
     /// # Errors
@@ -316,11 +328,13 @@ impl Kernel {
         let watch = if stop { WATCH_AND_STOP } else { WATCH };
         let mut map: HashMap<&mut MapData, u32, u32> = self.map_mut("WATCHED")?;
         map.insert(pid, watch, 0)?;
-        if !self.watches_exec {
-            exec_tracepoint(&mut self.ebpf)?
-                .attach()
-                .map_err(|source| LoadError::Program { name: "process_exec", source })?;
-            self.watches_exec = true;
+        if !self.watches {
+            for (name, _) in TRACEPOINTS {
+                tracepoint(&mut self.ebpf, name)?
+                    .attach()
+                    .map_err(|source| LoadError::Program { name, source })?;
+            }
+            self.watches = true;
         }
         Ok(())
     }
@@ -338,32 +352,44 @@ impl Kernel {
     }
 
     /// Takes what process `pid` has allocated before `before_ns` (`CLOCK_MONOTONIC`) off the books, as freed:
-    /// it has executed another program at that time.
+    /// it has executed another program at that time. Probes may run meanwhile.
     ///
     /// # Errors
     /// When the kernel refuses a read or a write.
     pub fn forget_live(&mut self, pid: u32, before_ns: u64) -> Result<(), LoadError> {
-        let mut live: HashMap<&mut MapData, LiveKey, Block> = self.map_mut("LIVE")?;
-        let keys: Vec<LiveKey> = live.keys().filter_map(Result::ok).filter(|key| key.tgid == pid).collect();
-        let mut gone: std::collections::HashMap<u64, (u64, u64, u64)> = std::collections::HashMap::new();
-        for key in keys {
-            let Ok(block) = live.get(&key, 0) else { continue };
-            // A free may be faster; then it has counted the block.
-            if block.time_ns >= before_ns || live.remove(&key).is_err() {
-                continue;
-            }
-            let sum = gone.entry(block.stack_id).or_default();
-            *sum = (sum.0 + block.objects, sum.1 + block.bytes, sum.2 + 1);
+        let mut forgotten = std::mem::take(&mut self.forgotten);
+        let result = self
+            .take_all("LIVE", |key: &LiveKey| key.tgid == pid, |block: &Block| block.time_ns < before_ns)
+            .map(|blocks| blocks.iter().for_each(|block| forgotten.block(block)))
+            .and_then(|()| {
+                let of_process = |key: &InFlightKey| key.pid_tgid >> 32 == u64::from(pid);
+                self.take_all("IN_FLIGHT", of_process, |call: &InFlight| call.time_ns < before_ns)
+            })
+            .map(|calls| calls.iter().for_each(|call| forgotten.call(call)));
+        self.forgotten = forgotten;
+        result
+    }
+
+    /// Removes those entries of a hash map whose key and value are `wanted` while the kernel program goes on
+    /// using it, and returns their values. An entry that the kernel program removes first is not among them.
+    fn take_all<K: Pod, V: Pod>(
+        &self,
+        name: &'static str,
+        wanted_key: impl Fn(&K) -> bool,
+        wanted: impl Fn(&V) -> bool,
+    ) -> Result<Vec<V>, LoadError> {
+        let fd = self.ebpf.map(name).and_then(multi::descriptor).ok_or(LoadError::Missing(name))?;
+        let refused = |call| move |io_error| MapError::SyscallError(SyscallError { call, io_error });
+        let all = sys::entries::<K, V>(fd).map_err(refused("bpf_map_lookup_batch"))?;
+        let mut taken = Vec::new();
+        for (key, _) in all.iter().filter(|(key, value)| wanted_key(key) && wanted(value)) {
+            // Between these two looks the kernel program may remove the entry. That it also makes another one under
+            // the same key is all but impossible: the key is an address, or a thread's stack pointer, of memory that
+            // the exec has made an end of.
+            let value = sys::take::<K, V>(fd, key).map_err(refused("bpf_map_lookup_and_delete_elem"))?;
+            taken.extend(value);
         }
-        let mut stacks: HashMap<&mut MapData, u64, StackTotals> = self.map_mut("STACKS")?;
-        for (stack_id, (objects, bytes, samples)) in gone {
-            let mut totals = stacks.get(&stack_id, 0)?;
-            totals.freed_objects += objects;
-            totals.freed_bytes += bytes;
-            totals.freed_samples += samples;
-            stacks.insert(stack_id, totals, 0)?;
-        }
-        Ok(())
+        Ok(taken)
     }
 
     /// The ring buffer, to be taken once.
@@ -372,6 +398,12 @@ impl Kernel {
     /// When it was taken before.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, LoadError> {
         Ok(self.ebpf.take_map("EVENTS").ok_or(LoadError::Missing("EVENTS"))?.try_into()?)
+    }
+
+    /// More events than the ring buffer can hold at once.
+    pub fn most_pending_events(&self) -> usize {
+        // Each has a head of 8 bytes (BPF_RINGBUF_HDR_SZ, include/uapi/linux/bpf.h).
+        self.ring_bytes as usize / 8
     }
 
     /// The counters as they are now.
@@ -402,6 +434,11 @@ impl Kernel {
         Ok(map.iter().filter_map(Result::ok).map(|(_, call)| call).collect())
     }
 
+    /// How many sampled calls had not returned when their process executed another program.
+    pub fn calls_cut_off(&self) -> u64 {
+        self.forgotten.sampled_calls()
+    }
+
     /// Every stack's totals as they are now. While the books are open, one stack's numbers may be an
     /// allocation apart.
     ///
@@ -409,7 +446,9 @@ impl Kernel {
     /// When the kernel refuses the read.
     pub fn totals(&self) -> Result<Vec<(u64, StackTotals)>, LoadError> {
         let map: HashMap<&MapData, u64, StackTotals> = self.map("STACKS")?;
-        Ok(map.iter().collect::<Result<_, _>>()?)
+        let mut all = map.iter().collect::<Result<Vec<_>, _>>()?;
+        all.iter_mut().for_each(|(stack_id, totals)| self.forgotten.add_to(*stack_id, totals));
+        Ok(all)
     }
 }
 
@@ -432,8 +471,7 @@ fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut UProbe, 
     program.try_into().map_err(|source| LoadError::Program { name, source })
 }
 
-fn exec_tracepoint(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, LoadError> {
-    let name = "process_exec";
+fn tracepoint<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, LoadError> {
     let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
     program.try_into().map_err(|source| LoadError::Program { name, source })
 }

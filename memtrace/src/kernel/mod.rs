@@ -4,6 +4,7 @@
 //! descriptors, so the kernel takes everything down when this process ends, however it ends.
 
 mod counters;
+mod forgotten;
 mod load;
 mod log;
 mod mode;

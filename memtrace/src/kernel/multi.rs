@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     ffi::CStr,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use anyhow::anyhow;
@@ -122,7 +122,7 @@ fn relocated(ebpf: &Ebpf) -> anyhow::Result<(Object, Option<OwnedFd>)> {
     for (name, map) in &object.maps {
         let loaded = ebpf.map(name).ok_or_else(|| anyhow!("no map {name} is loaded"))?;
         let fd = descriptor(loaded).ok_or_else(|| anyhow!("map {name} is of an unexpected type"))?;
-        maps.push((name.clone(), fd, map.clone()));
+        maps.push((name.clone(), fd.as_raw_fd(), map.clone()));
     }
     let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     object.relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)?;
@@ -131,7 +131,7 @@ fn relocated(ebpf: &Ebpf) -> anyhow::Result<(Object, Option<OwnedFd>)> {
 }
 
 /// The descriptor of a map of one of the types that the kernel program uses.
-fn descriptor(map: &Map) -> Option<RawFd> {
+pub(super) fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
     let data = match map {
         Map::Array(data)
         | Map::HashMap(data)
@@ -141,5 +141,5 @@ fn descriptor(map: &Map) -> Option<RawFd> {
         | Map::RingBuf(data) => data,
         _ => return None,
     };
-    Some(data.fd().as_fd().as_raw_fd())
+    Some(data.fd().as_fd())
 }

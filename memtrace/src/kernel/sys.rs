@@ -7,9 +7,11 @@
 use std::{
     ffi::CStr,
     io, mem,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
 };
 
+use aya::Pod;
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_cmd, bpf_func_info, bpf_insn, bpf_map_type, bpf_prog_type, perf_event_attr,
 };
@@ -84,6 +86,77 @@ pub(crate) fn read_first<const N: usize>(map: &OwnedFd) -> io::Result<[u64; N]> 
         bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
     }
     Ok(value)
+}
+
+/// Removes `key` from a hash map and returns its value, in one step (Linux 5.14); `None` where there is no such key.
+/// The types must be those of the map, or at least as large.
+pub(crate) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = mem::MaybeUninit::<V>::zeroed();
+    let mut attr = zeroed();
+    // SAFETY: BPF_MAP_LOOKUP_AND_DELETE_ELEM reads this member. Key and value outlive the call, and are as
+    // large as the map's.
+    let result = unsafe {
+        let element = &mut attr.__bindgen_anon_2;
+        element.map_fd = map.as_raw_fd() as u32;
+        element.key = ptr::from_ref(key) as u64;
+        element.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+        bpf(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr)
+    };
+    match result {
+        // SAFETY: every bit pattern is a value of a `Pod`.
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How many entries [`entries`] asks for at first: a bucket of a hash map has one or two.
+const BATCH: usize = 1024;
+
+/// All entries of a hash map, while others go on changing it (Linux 5.6). Other than by `BPF_MAP_GET_NEXT_KEY`, which
+/// starts all over when the key that it was given is gone, this comes to an end however busy the map is: it
+/// goes from bucket to bucket. The types must be those of the map.
+pub(crate) fn entries<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    let (mut all, mut room) = (Vec::new(), BATCH);
+    // Which bucket is next, as the kernel says (`__htab_map_lookup_and_delete_batch`, kernel/bpf/hashtab.c).
+    let (mut bucket, mut begun) = (0_u32, false);
+    loop {
+        let mut keys: Vec<K> = Vec::with_capacity(room);
+        let mut values: Vec<V> = Vec::with_capacity(room);
+        let mut next = 0_u32;
+        let mut attr = zeroed();
+        // SAFETY: BPF_MAP_LOOKUP_BATCH reads this member, and writes at most `count` keys and values, for which
+        // there is room.
+        let (result, count) = unsafe {
+            attr.batch.in_batch = if begun { &raw const bucket as u64 } else { 0 };
+            attr.batch.out_batch = &raw mut next as u64;
+            attr.batch.keys = keys.as_mut_ptr() as u64;
+            attr.batch.values = values.as_mut_ptr() as u64;
+            attr.batch.count = room as u32;
+            attr.batch.map_fd = map.as_raw_fd() as u32;
+            (bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr), attr.batch.count as usize)
+        };
+        let last = match result {
+            Ok(_) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            // One bucket has more entries than there is room for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                room *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        // SAFETY: the kernel has written so many of both, and every bit pattern is a value of a `Pod`.
+        unsafe {
+            keys.set_len(count.min(room));
+            values.set_len(count.min(room));
+        }
+        all.extend(keys.into_iter().zip(values));
+        if last {
+            return Ok(all);
+        }
+        (bucket, begun) = (next, true);
+    }
 }
 
 /// Loads type information.

@@ -57,6 +57,7 @@ pub(super) fn statistics(counters: &Counters, prices: &Prices, target: Option<Du
         count("samples_freed", Counter::FreesMatched),
         count("allocations_failed", Counter::AllocationsFailed),
         count("inner_calls_left_out", Counter::Nested),
+        count("children_not_followed", Counter::Children),
         nanoseconds("price_of_allocation", prices.allocation),
         nanoseconds("price_of_sample", prices.sampled),
         nanoseconds("price_of_free", prices.free),

@@ -34,6 +34,8 @@ pub struct Recording {
     pub live: Vec<(LiveKey, Block)>,
     /// Sampled calls that had not returned at the end.
     pub in_flight: Vec<InFlight>,
+    /// Sampled calls that had not returned when the process executed another program.
+    pub calls_cut_off: u64,
     /// Where events were written, to be finished.
     pub events: Option<EventWriter>,
     /// What probes cost on this machine.
@@ -48,7 +50,7 @@ pub struct Recording {
     pub unknown_events: u64,
     /// Times at which the process's number executed a program, but the process had ended when that was noticed.
     pub unresolved_changes: u64,
-    /// Whether the process's main thread ended in the mode in which the probes end with it.
+    /// Whether the process's main thread ended, and probes with it.
     pub main_thread_ended: bool,
     /// The unwind tables at the end.
     pub unwind: unwind::Stats,
@@ -167,7 +169,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
     profile.losses.add(
         "main_thread_ended",
         recording.main_thread_ended.into(),
-        "the process's main thread ended while others went on, and with it all probes: nothing after that was seen; use --attach-mode multi or session",
+        "the process's main thread ended while others went on, and with it probes: what came after was not seen, or not all of it; use --attach-mode multi or session, while nobody else traces the same libraries",
     );
     profile.losses.add(
         "probes_failed",
@@ -175,7 +177,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         "times no probe could be set on code that the process had loaded: its allocations there are missing",
     );
     let never_returned = recording.in_flight.iter().filter(|call| call.threshold != 0).count() as u64;
-    profile.losses.add("calls_unfinished", never_returned, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
+    profile.losses.add("calls_unfinished", never_returned + recording.calls_cut_off, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
     profile.losses.add(
         "books_unbalanced",
         live::unbalanced(&recording.totals, &sums),

@@ -13,8 +13,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::{EventWriter, Recording, cost};
 use crate::{
-    allocator::Discovery,
-    attach::{AttachError, Plan, Probes},
+    allocator::{Discovered, Discovery},
+    attach::{self, AttachError, Plan, Probes},
     collect::{Event, ImageChange, Stacks},
     kernel::{AttachMode, Counters, Kernel, LoadError},
     readable::readable,
@@ -107,6 +107,9 @@ impl Session {
     /// See [`SessionError`]. Nothing stays behind.
     pub fn attach(kernel: Kernel, target: Target) -> Result<Self, SessionError> {
         let pid = target.pid;
+        if target.has_lost_main_thread() && kernel.mode() != AttachMode::Perf {
+            return Err(TargetError::MainThreadEnded(pid).into());
+        }
         let mut session = Self::new(kernel, target, None)?;
         session.probe_new_code().map_err(|error| session.explain(error))?;
         if !session.discovery.can_allocate() {
@@ -184,11 +187,16 @@ impl Session {
             self.kernel.close_books()?;
             self.pause.since = Some(Instant::now());
             self.pause.count += 1;
-            let probes = std::mem::take(&mut self.probes);
-            // The kernel waits for a grace period, but the process does not.
-            std::thread::spawn(move || probes.detach());
+            self.take_probes_off();
         }
         Ok(())
+    }
+
+    /// Takes all probes off while the process goes on.
+    fn take_probes_off(&mut self) {
+        let probes = std::mem::take(&mut self.probes);
+        // The kernel waits for a grace period, but the process does not.
+        std::thread::spawn(move || probes.detach());
     }
 
     /// Sets the probes again. What was live before stays on the books, and the profile says that it may
@@ -238,9 +246,9 @@ impl Session {
         self.kernel.set_wrappers(pid, wrappers)?;
         self.load_unwind_tables();
         if let Some(hook) = &self.discovery.loader_hook {
-            self.probes.attach_once(&mut self.kernel, "loader_changed", pid, hook)?;
+            self.probes.attach_once(&mut self.kernel, "loader_changed", self.target.thread, hook)?;
         }
-        let new = self.probes.attach(&mut self.kernel, pid, &self.discovery.functions)?;
+        let new = self.probes.attach(&mut self.kernel, self.target.thread, &self.discovery.functions)?;
         tracing::info!(pid, functions = new, probes = self.probes.len(), "probes set");
         Ok(())
     }
@@ -273,11 +281,19 @@ impl Session {
         let batch = {
             let Ok(mut guard) = self.events.readable_mut().await else { return Ok(()) };
             let batch = take_events(guard.get_inner_mut());
-            guard.clear_ready();
+            // With more to come, the descriptor stays ready, and the caller looks at all else first.
+            if batch.len() < BATCH {
+                guard.clear_ready();
+            }
             batch
         };
+        let more = batch.len() == BATCH;
         for event in batch {
             self.handle(event)?;
+        }
+        if more {
+            // Signals and timers are seen when the event loop gets to look.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -310,9 +326,8 @@ impl Session {
             if change == ImageChange::Exec {
                 launched.executed()?;
             }
-            if !launched.wait_stopped() {
-                return Ok(());
-            }
+            // Whether or not it is stopped by now: it is let go on below.
+            launched.wait_stopped();
         }
         if self.exit.has_ended() {
             // Nothing is left to be looked at. And it may not have been this process at all: its number
@@ -340,7 +355,12 @@ impl Session {
                 if let Some(out) = &mut self.events_out {
                     out.write_exec(self.target.pid, time_ns);
                 }
+                let thread = self.target.thread;
                 self.target.refresh();
+                if self.target.thread != thread {
+                    // They have ended with the thread that they were set by.
+                    self.take_probes_off();
+                }
                 self.space = AddressSpace::open(self.target.pid, &self.modules)?;
                 self.discovery = Discovery::default();
             }
@@ -349,13 +369,29 @@ impl Session {
         self.probe_new_code()
     }
 
-    /// Takes in what the kernel program has sent so far, without waiting.
+    /// Takes in what the kernel program has sent so far, without waiting. The books are closed, or what is sent
+    /// meanwhile is taken in, too, as far as the ring buffer is long.
     ///
     /// # Errors
     /// As [`process_events`](Self::process_events).
     pub fn process_pending(&mut self) -> Result<(), SessionError> {
-        for event in take_events(self.events.get_mut()) {
-            self.handle(event)?;
+        self.drain(|_| true)
+    }
+
+    /// Takes in those pending events that are `wanted`. At the most as many as the ring can hold, so that it comes
+    /// to an end beside a process that sends more all the time.
+    fn drain(&mut self, wanted: impl Fn(&Option<Event>) -> bool) -> Result<(), SessionError> {
+        let most = self.kernel.most_pending_events();
+        let mut seen = 0;
+        while seen < most {
+            let batch = take_events(self.events.get_mut());
+            if batch.is_empty() {
+                break;
+            }
+            seen += batch.len();
+            for event in batch.into_iter().filter(&wanted) {
+                self.handle(event)?;
+            }
         }
         Ok(())
     }
@@ -370,19 +406,31 @@ impl Session {
         self.launched.as_mut()
     }
 
-    /// Looks whether the process's main thread has ended while others go on. Probes that are perf events
-    /// end with it, unlike those of the other modes: the kernel compares address spaces by way of that
-    /// thread (kernel/trace/trace_uprobe.c, `__uprobe_perf_filter`).
+    /// Looks whether the thread that probes were set by, which is the main thread if that lived then, has ended while
+    /// others go on, and the probes are gone.
+    ///
+    /// Those that are perf events end with the thread: the kernel compares address spaces by way of it
+    /// (kernel/trace/trace_uprobe.c, `__uprobe_perf_filter`). Those of the other modes stay, but when any other
+    /// tracer takes its own off the same place, the kernel asks whose are left, by the same comparison, and takes
+    /// ours off, too (kernel/trace/bpf_trace.c, `uprobe_multi_link_filter`).
     pub fn check_main_thread(&mut self) {
-        if self.kernel.mode() == AttachMode::Perf
-            && !self.main_thread_ended
-            && matches!(Target::open(self.target.pid), Err(TargetError::MainThreadEnded(_)))
-        {
-            self.main_thread_ended = true;
-            tracing::warn!(
-                "the process's main thread has ended, and with it all probes; --attach-mode multi or session has no such limit"
-            );
+        if self.main_thread_ended || self.is_paused() {
+            return;
         }
+        let thread = match Target::open(self.target.pid) {
+            Ok(now) if now.thread != self.target.thread => now.thread,
+            _ => return,
+        };
+        let is_gone = |found: &Discovered| attach::is_set(found, thread).is_ok_and(|is_set| !is_set);
+        if self.kernel.mode() == AttachMode::Perf || self.discovery.functions.iter().any(is_gone) {
+            self.main_thread_ended = true;
+            tracing::warn!("the process's main thread has ended, and with it probes");
+        }
+    }
+
+    /// Whether an allocator was found: a launched command has none before its libraries are loaded.
+    pub fn has_allocator(&self) -> bool {
+        self.discovery.can_allocate()
     }
 
     /// How many probes are set.
@@ -441,13 +489,16 @@ impl Session {
         // A `realloc` that was under way when the books were closed still takes its old block off at its
         // return, so the tables are read when no probe is left.
         std::mem::take(&mut self.probes).detach();
-        for event in take_events(self.events.get_mut()) {
-            if !matches!(event, Some(Event::ImageChanged { .. })) {
-                self.handle(event)?;
-            }
-        }
+        self.drain(|event| !matches!(event, Some(Event::ImageChanged { .. })))?;
         let counters = self.kernel.counters()?;
-        let totals = self.kernel.totals()?;
+        let pid = self.target.pid;
+        // In the mode `perf` the kernel runs the programs for all processes that share the memory, such as a child
+        // between vfork and exec.
+        let of_target = |tgid| tgid == pid || tgid == 0;
+        let mut totals = self.kernel.totals()?;
+        totals.retain(|(_, totals)| of_target(totals.tgid));
+        let mut live = self.kernel.live()?;
+        live.retain(|(key, _)| of_target(key.tgid));
         if let Some(launched) = &mut self.launched {
             launched.executed()?;
         }
@@ -461,8 +512,9 @@ impl Session {
             space: self.space,
             stacks: self.stacks,
             totals,
-            live: self.kernel.live()?,
+            live,
             in_flight: self.kernel.in_flight()?,
+            calls_cut_off: self.kernel.calls_cut_off(),
             prices: self.kernel.prices(),
             target_cpu_time: self.cpu_time.1,
             pauses: (self.pause.count, self.pause.total),
@@ -485,10 +537,15 @@ fn open_cache() -> Option<Cache> {
     Cache::open().inspect_err(|error| tracing::warn!("unwind tables are not kept on disk: {error}")).ok()
 }
 
-/// Takes everything out of the ring buffer.
+/// How many events are taken in before the caller looks at all else: a few milliseconds of work.
+const BATCH: usize = 4096;
+
+/// Takes a batch out of the ring buffer; one that is not full has emptied it.
 fn take_events(ring: &mut RingBuf<MapData>) -> Vec<Option<Event>> {
     let mut batch = Vec::new();
-    while let Some(record) = ring.next() {
+    while batch.len() < BATCH
+        && let Some(record) = ring.next()
+    {
         batch.push(Event::parse(&record));
     }
     batch

@@ -57,6 +57,7 @@ pub fn summary(profile: &Profile, options: &SummaryOptions) -> String {
     // Writing to a String cannot fail.
     let _ = write_totals(&mut out, profile);
     let _ = write_top(&mut out, profile, options);
+    let _ = write_children(&mut out, profile);
     let _ = write_cost(&mut out, profile);
     let _ = write_losses(&mut out, profile, options);
     out
@@ -128,9 +129,22 @@ fn write_top(out: &mut String, profile: &Profile, options: &SummaryOptions) -> s
     Ok(())
 }
 
+fn statistic(profile: &Profile, name: &str) -> Option<f64> {
+    profile.statistics.iter().find(|it| it.name == name).map(|it| it.value)
+}
+
+/// That there were child processes, of which the profile has nothing.
+fn write_children(out: &mut String, profile: &Profile) -> std::fmt::Result {
+    match statistic(profile, "children_not_followed").unwrap_or_default() as i128 {
+        0 => Ok(()),
+        1 => writeln!(out, "\nNot in this profile: 1 child process."),
+        children => writeln!(out, "\nNot in this profile: {} child processes.", units::count(children)),
+    }
+}
+
 /// What the recording has cost, where the profile knows.
 fn write_cost(out: &mut String, profile: &Profile) -> std::fmt::Result {
-    let statistic = |name| profile.statistics.iter().find(|it| it.name == name).map(|it| it.value);
+    let statistic = |name| statistic(profile, name);
     let Some(probes) = statistic("target_time_in_probes") else { return Ok(()) };
     write!(out, "\nCost: the target spent about {} in probes", units::short_seconds(probes))?;
     if let Some(cpu) = statistic("target_cpu_time").filter(|cpu| *cpu > 0.0) {

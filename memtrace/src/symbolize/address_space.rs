@@ -17,6 +17,7 @@ use super::module::Identity;
 use super::modules::Modules;
 use super::pace::Pace;
 use super::root::{Root, regular_file};
+use crate::target::living_thread;
 
 /// Mappings that are gone are remembered up to this number; the oldest go first.
 const MAX_RETIRED: usize = 4096;
@@ -38,6 +39,8 @@ const POSSIBLE: std::ops::Range<u64> = 0x1000..1 << 57;
 pub struct AddressSpace {
     pid: u32,
     process: Process,
+    /// By way of which its memory is seen, where its main thread has ended.
+    thread: Option<Process>,
     root: Option<Arc<Root>>,
     modules: Arc<Modules>,
     /// In order of address, each with the line that it was made from.
@@ -81,12 +84,11 @@ impl AddressSpace {
     pub fn open(pid: u32, modules: &Arc<Modules>) -> Result<Self, Error> {
         let id = i32::try_from(pid).map_err(|_| Error::NoProcess(pid))?;
         let process = Process::new(id).map_err(|error| explain(pid, error))?;
-        // Without it only the target's own debug files and map_files' substitute are missed.
-        let root = Root::open(&process).ok().map(Arc::new);
         let mut space = Self {
             pid,
             process,
-            root,
+            thread: None,
+            root: None,
             modules: Arc::clone(modules),
             current: Vec::new(),
             retired: VecDeque::new(),
@@ -119,9 +121,10 @@ impl AddressSpace {
 
     /// Reads the mappings again. On error those that are known stay as they are.
     pub fn refresh(&mut self) -> Result<(), Error> {
-        let (lines, any) = maps::executable(&self.process).map_err(|error| explain(self.pid, error))?;
-        if !any {
-            return Err(Error::NoMemory(self.pid));
+        let lines = self.executable_mappings()?;
+        if self.root.is_none() {
+            // Without it only the target's own debug files and map_files' substitute are missed.
+            self.root = Root::open(self.memory()).ok().map(Arc::new);
         }
         self.counts.reads += 1;
         let known = std::mem::take(&mut self.current).into_iter();
@@ -153,7 +156,29 @@ impl AddressSpace {
     /// # Errors
     /// When the process is gone, or nothing is mapped there.
     pub fn read_memory(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.process.mem().map_err(io::Error::other)?.read_exact_at(buffer, address)
+        self.memory().mem().map_err(io::Error::other)?.read_exact_at(buffer, address)
+    }
+
+    /// Where its memory is seen.
+    fn memory(&self) -> &Process {
+        self.thread.as_ref().unwrap_or(&self.process)
+    }
+
+    /// Reads the mappings, by way of another thread if the one that was asked so far has ended.
+    fn executable_mappings(&mut self) -> Result<Vec<MapLine>, Error> {
+        let error = match maps::executable(self.memory()) {
+            Ok((lines, true)) => return Ok(lines),
+            Ok((_, false)) => Error::NoMemory(self.pid),
+            Err(error) => explain(self.pid, error),
+        };
+        if matches!(error, Error::Permission(_)) {
+            return Err(error);
+        }
+        self.thread = living_thread(&self.process);
+        match self.thread.as_ref().map(maps::executable) {
+            Some(Ok((lines, true))) => Ok(lines),
+            _ => Err(error),
+        }
     }
 
     /// Finds the mappings of a stack of **return addresses**, the innermost caller first.
@@ -207,12 +232,12 @@ impl AddressSpace {
             self.modules.named(&line.path)
         };
         let executable = *executable.get_or_insert_with(|| {
-            let exe = self.process.open_relative_flags("exe", OFlags::PATH | OFlags::CLOEXEC);
+            let exe = self.memory().open_relative_flags("exe", OFlags::PATH | OFlags::CLOEXEC);
             exe.ok().and_then(|exe| exe.metadata().ok()).map(|metadata| Identity::from(&metadata))
         });
         let is_main = match (executable, module.file()) {
             (Some(exe), Ok(file)) => exe.same_inode(&file.identity()),
-            _ => self.process.exe().is_ok_and(|exe| exe == module.path()),
+            _ => self.memory().exe().is_ok_and(|exe| exe == module.path()),
         };
         Arc::new(Region::new(line, module, is_main))
     }
@@ -221,7 +246,7 @@ impl AddressSpace {
     /// CAP_CHECKPOINT_RESTORE, proc(5)) the one that now has its path, if it is the same inode.
     fn open_mapped(&self, line: &MapLine) -> io::Result<File> {
         let link = format!("map_files/{:x}-{:x}", line.start, line.end);
-        let found = self.process.open_relative_flags(link, OFlags::PATH | OFlags::CLOEXEC);
+        let found = self.memory().open_relative_flags(link, OFlags::PATH | OFlags::CLOEXEC);
         if let Ok(found) = found {
             return regular_file(&found);
         }

@@ -1,9 +1,12 @@
 //! A process that is, or is to be, traced.
 
+mod elf_class;
 mod exit;
 mod launch;
 mod process;
+mod thread;
 
 pub use exit::ExitWatch;
 pub use launch::{LaunchError, Launched, launch, shell_status};
 pub use process::{Target, TargetError};
+pub(crate) use thread::living as living_thread;

@@ -1,7 +1,11 @@
 //! A running process, as `/proc` shows it.
 
+use std::path::Path;
+
 use procfs::{ProcError, process::Process};
 use thiserror::Error;
+
+use super::{elf_class, thread};
 
 /// A process could not be looked at.
 #[derive(Debug, Error)]
@@ -15,13 +19,25 @@ pub enum TargetError {
     /// It is a zombie.
     #[error("process {0} has ended and only waits for its parent to notice: there is nothing left to trace")]
     Zombie(u32),
-    /// Its main thread has ended, but others go on.
+    /// Its main thread has ended, but others go on: not for every mode of attaching.
     #[error(
-        "the main thread of process {0} has ended while others go on: memtrace cannot attach to such a process, \
-         because the kernel hides its mappings; attach before the main thread ends, or start it with `memtrace \
-         record -- CMD`"
+        "the main thread of process {0} has ended while others go on: the kernel lets only --attach-mode perf set \
+         probes on such a process, which is what memtrace takes when no mode is asked for"
     )]
     MainThreadEnded(u32),
+    /// It is a 32-bit program.
+    #[error(
+        "process {0} is a 32-bit program: its functions take their arguments in a way that memtrace does not \
+         read; use a 64-bit build of it"
+    )]
+    ThirtyTwoBit(u32),
+    /// `/proc` shows processes by other numbers than those that system calls take.
+    #[error(
+        "/proc belongs to another PID namespace than memtrace itself, so that process ids mean different processes: \
+         mount the right one (`mount -t proc proc /proc` in a mount namespace of its own), or run memtrace in the \
+         namespace that /proc belongs to"
+    )]
+    ForeignProc,
     /// It has no user memory.
     #[error("process {0} is a kernel thread: it has no heap that memtrace could trace")]
     KernelThread(u32),
@@ -63,6 +79,8 @@ pub struct Target {
     pub pid: u32,
     /// Its name, as `/proc/PID/comm` has it.
     pub comm: String,
+    /// A thread of it that lives: the main thread (whose id is `pid`), or another one where that has ended.
+    pub thread: u32,
 }
 
 impl Target {
@@ -71,6 +89,9 @@ impl Target {
     /// # Errors
     /// When there is none with this id, or it cannot be traced; see [`TargetError`].
     pub fn open(pid: u32) -> Result<Self, TargetError> {
+        if is_proc_foreign() {
+            return Err(TargetError::ForeignProc);
+        }
         let fail = |source| TargetError::new(pid, source);
         let signed = i32::try_from(pid).map_err(|_| TargetError::NotFound(pid))?;
         let process = Process::new(signed).map_err(fail)?;
@@ -80,13 +101,25 @@ impl Target {
         if status.tgid != signed {
             return Self::open(status.tgid.unsigned_abs());
         }
-        match stat.state {
-            'Z' if stat.num_threads > 1 => return Err(TargetError::MainThreadEnded(pid)),
-            'Z' | 'X' => return Err(TargetError::Zombie(pid)),
-            _ if stat.flags & PF_KTHREAD != 0 => return Err(TargetError::KernelThread(pid)),
-            _ => {}
+        if stat.flags & PF_KTHREAD != 0 {
+            return Err(TargetError::KernelThread(pid));
         }
-        Ok(Self { pid, comm: stat.comm })
+        let mut thread = pid;
+        if thread::has_ended(stat.state) {
+            let living = thread::living(&process).ok_or(TargetError::Zombie(pid))?;
+            thread = living.pid().unsigned_abs();
+        }
+        // Where it cannot be read, attaching will say why.
+        let program = Path::new("/proc").join(thread.to_string()).join("exe");
+        if elf_class::file_is_32_bit(&program).unwrap_or(false) {
+            return Err(TargetError::ThirtyTwoBit(pid));
+        }
+        Ok(Self { pid, comm: stat.comm, thread })
+    }
+
+    /// Whether the main thread has ended while others go on.
+    pub fn has_lost_main_thread(&self) -> bool {
+        self.thread != self.pid
     }
 
     /// Reads the process's name anew: it changes when it executes another program.
@@ -95,6 +128,13 @@ impl Target {
             *self = target;
         }
     }
+}
+
+/// Whether `/proc` was mounted in another PID namespace (pid_namespaces(7)): then it knows this process by another
+/// number, or not at all.
+fn is_proc_foreign() -> bool {
+    let own = std::fs::read_link("/proc/self").ok();
+    own.is_none_or(|own| own != Path::new(&std::process::id().to_string()))
 }
 
 /// The process is a kernel thread (`PF_KTHREAD`, include/linux/sched.h).
