@@ -31,6 +31,9 @@ const BPF_PROG_TYPE_KPROBE: u32 = 2;
 /// `PERF_EVENT_IOC_ENABLE` and `PERF_EVENT_IOC_SET_BPF`, include/uapi/linux/perf_event.h.
 const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
 const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+/// `PERF_PROBE_CONFIG_IS_RETPROBE`, kernel/events/core.c; /sys/bus/event_source/devices/uprobe/format/retprobe
+/// says the same.
+const CONFIG_RETPROBE: u64 = 1;
 /// `PERF_FLAG_FD_CLOEXEC`, the same file.
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 
@@ -79,6 +82,16 @@ pub(crate) enum Link {
     Multi,
 }
 
+/// When a probe fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leg {
+    /// Before the probed instruction.
+    Entry,
+    /// When the function has returned: the kernel replaces the return address at the entry, which is a hit
+    /// of its own, by that of a trampoline.
+    Return,
+}
+
 /// A loaded program that does nothing; it is unloaded when dropped.
 pub(crate) struct EmptyProgram(OwnedFd);
 
@@ -117,15 +130,23 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Attaches `program` to the instruction at `offset` in the file `path`, for the process `pid` alone.
+    /// Attaches `program` to the instruction at `offset` in the file `path`, or to the return of the function
+    /// there, for the process `pid` alone.
     ///
     /// # Errors
     /// Without permission, without uprobes in the kernel, or when no instruction can be probed there.
-    pub(crate) fn attach(program: &EmptyProgram, path: &Path, offset: u64, pid: u32) -> Result<Self> {
+    pub(crate) fn attach(
+        program: &EmptyProgram,
+        path: &Path,
+        offset: u64,
+        leg: Leg,
+        pid: u32,
+    ) -> Result<Self> {
         let file = CString::new(path.as_os_str().as_bytes()).context("the path has a zero byte")?;
         let mut attributes = PerfAttributes {
             kind: uprobe_pmu()?,
             size: size_of::<PerfAttributes>() as u32,
+            config: if leg == Leg::Return { CONFIG_RETPROBE } else { 0 },
             config1: file.as_ptr() as u64,
             config2: offset,
             ..PerfAttributes::default()
