@@ -1,20 +1,9 @@
 //! The entry of an allocation function: draw, and remember what was drawn until it returns.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, pt_regs},
-    helpers::generated::bpf_ktime_get_ns,
-    macros::map,
-    maps::LruHashMap,
-    programs::ProbeContext,
-};
+use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_ktime_get_ns, programs::ProbeContext};
 use memtrace_common::{Block, Counter, FunctionKind, InFlight, InFlightKey, Probe, sampling};
 
-use crate::{arch, books, control, counters::count, diagnostics, nested, sample, task};
-
-/// Calls between their entry and their return. Calls that never return (a `longjmp` out of malloc, a thread
-/// that ends there) stay; when there are too many of them, the least recently used makes room.
-#[map]
-pub(crate) static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_entries(32768, 0);
+use crate::{arch, books, control, counters::count, diagnostics, in_flight, nested, sample, task};
 
 /// What a call asks for.
 struct Request {
@@ -69,11 +58,13 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) -> bool {
     // glibc's realloc(NULL, size) jumps to malloc.
     let resizes = matches!(probe.kind, FunctionKind::Realloc | FunctionKind::ReallocArray);
     let outermost = probe.may_jump || (resizes && request.old_address == 0);
-    let cleans = control::config().return_always_fires != 0;
+    // SAFETY: the registers are the context of this program.
+    let stack_pointer = arch::entry_stack_pointer(unsafe { &*ctx.regs });
+    let cleans = control::config().return_always_fires != 0 && in_flight::may_hold(stack_pointer);
     if threshold == 0 && !outermost && !cleans && !(resizes && request.old_address != 0) {
         return false;
     }
-    remember(ctx, probe.kind, &request, threshold, outermost)
+    remember(ctx, probe.kind, &request, threshold, outermost, cleans)
 }
 
 /// The part that only few calls reach.
@@ -84,12 +75,13 @@ fn remember(
     request: &Request,
     threshold: u64,
     outermost: bool,
+    cleans: bool,
 ) -> bool {
     // SAFETY: the registers are the context of this program.
     let regs: &pt_regs = unsafe { &*ctx.regs };
     let pid_tgid = task::pid_tgid();
     let key = InFlightKey { pid_tgid, stack_pointer: arch::entry_stack_pointer(regs) };
-    if control::config().return_always_fires != 0 {
+    if cleans {
         forget_stale(&key);
     }
     let mut call = InFlight {
@@ -119,7 +111,7 @@ fn remember(
             return false;
         }
     }
-    if IN_FLIGHT.insert(&key, &call, BPF_ANY.into()).is_err() {
+    if !in_flight::insert(&key, &call) {
         if call.threshold != 0 {
             count(Counter::InFlightFull);
             diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::InFlightFull));
@@ -139,13 +131,12 @@ fn remember(
 /// returned, has left behind, so that this call's return does not find it.
 #[inline(always)]
 fn forget_stale(key: &InFlightKey) {
-    // SAFETY: only one field is read, at once; this thread alone has this key.
-    let Some(outermost) = (unsafe { IN_FLIGHT.get(key) }).map(|call| call.outermost) else { return };
+    let Some(outermost) = in_flight::get(key).map(|call| call.outermost) else { return };
     // A function that has jumped here is under way; its record is found by the return of either.
     if outermost != 0 && nested::is_outermost(key) {
         return;
     }
-    if IN_FLIGHT.remove(key).is_ok() {
+    if in_flight::remove(key) {
         count(Counter::MissedReturns);
         diagnostics::say(|| diagnostics::missed_return(key.pid_tgid, key.stack_pointer));
     }
