@@ -3,7 +3,11 @@
 use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_ktime_get_ns, programs::ProbeContext};
 use memtrace_common::{Block, Counter, FunctionKind, InFlight, InFlightKey, Probe, sampling};
 
-use crate::{arch, books, control, counters::count, diagnostics, in_flight, nested, sample, task};
+use crate::{
+    arch, books, control,
+    counters::{count, count_and_number},
+    diagnostics, in_flight, nested, sample, task,
+};
 
 /// What a call asks for.
 struct Request {
@@ -49,12 +53,12 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) -> bool {
     if !control::running() {
         return false;
     }
-    count(Counter::AllocationHits);
+    let number = count_and_number(Counter::AllocationHits);
     if probe.stepped {
         count(Counter::SteppedHits);
     }
     let Some(request) = request(ctx, probe.kind) else { return false };
-    let threshold = sample::draw(request.size);
+    let threshold = sample::draw(request.size, number);
     // glibc's realloc(NULL, size) jumps to malloc.
     let resizes = matches!(probe.kind, FunctionKind::Realloc | FunctionKind::ReallocArray);
     let outermost = probe.may_jump || (resizes && request.old_address == 0);

@@ -4,8 +4,13 @@ use aya_ebpf::{Global, macros::map, maps::Array};
 use memtrace_common::Config;
 
 #[unsafe(no_mangle)]
-static CONFIG: Global<Config> =
-    Global::new(Config { pid_namespace_dev: 0, pid_namespace_ino: 0, return_always_fires: 0, events: 0 });
+static CONFIG: Global<Config> = Global::new(Config {
+    pid_namespace_dev: 0,
+    pid_namespace_ino: 0,
+    seed: 0,
+    return_always_fires: 0,
+    events: 0,
+});
 
 /// One slot: 1 while the books are open. All probes are in place before it is set and taken down after
 /// it is cleared, so that allocations and frees are seen from one instant to another, and not the one
