@@ -65,7 +65,8 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) -> bool {
     // SAFETY: the registers are the context of this program.
     let stack_pointer = arch::entry_stack_pointer(unsafe { &*ctx.regs });
     let cleans = control::config().return_always_fires != 0 && in_flight::may_hold(stack_pointer);
-    if threshold == 0 && !outermost && !cleans && !(resizes && request.old_address != 0) {
+    let recorded = resizes && request.old_address != 0 && books::may_hold(request.old_address);
+    if threshold == 0 && !outermost && !cleans && !recorded {
         return false;
     }
     remember(ctx, probe.kind, &request, threshold, outermost, cleans)

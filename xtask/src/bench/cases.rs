@@ -31,7 +31,7 @@ pub(crate) const REFERENCES: [&str; 5] =
 pub(crate) const SESSION: &str = "memtrace session, 512KiB";
 pub(crate) const MULTI: &str = "memtrace multi, 512KiB";
 pub(crate) const PERF: &str = "memtrace perf, 512KiB";
-pub(crate) const NAIVE: &str = "bpftrace: entry, return, stack";
+pub(crate) const NAIVE: &str = "naive: entry, return, stack each time";
 
 /// The cases.
 pub(crate) const CASES: &[Case] = &[
@@ -50,7 +50,11 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "memtrace multi, 1", tracer: memtrace(&["--attach-mode=multi", "-s=1"]) },
     Case { name: "memtrace perf, 1", tracer: memtrace(&["--attach-mode=perf", "-s=1"]) },
     Case { name: "empty probes, first instructions", tracer: Tracer::Empty(Place::Entry, Link::Perf, CALLS) },
-    Case { name: NAIVE, tracer: Tracer::Attached { program: "bpftrace", arguments: BPFTRACE, options: &[] } },
+    Case { name: NAIVE, tracer: Tracer::Naive },
+    Case {
+        name: "bpftrace, the same job",
+        tracer: Tracer::Attached { program: "bpftrace", arguments: BPFTRACE, options: &[] },
+    },
     Case {
         name: "heaptrack (in the process)",
         tracer: Tracer::Starting {
@@ -69,8 +73,8 @@ const fn memtrace(options: &'static [&'static str]) -> Tracer {
     }
 }
 
-/// The books of a heap profiler as they are mostly written: the size kept from the entry to the return, a
-/// stack for each allocation, and the block kept until its free. Every probe is at a first instruction.
+/// What [`NAIVE`] does, and the totals of each stack besides, in bpftrace's language. Every probe is at a first
+/// instruction.
 /// bpftrace may set uprobes in every process, whatever `-p` says, so the program asks for the process, too.
 const BPFTRACE: &[&str] = &[
     "-p",

@@ -38,7 +38,8 @@ impl Report {
         let mut text = self.table();
         text += "\nns of the target's CPU time per malloc+free pair; \"wall\": of time that passed. x floor: what tracing\n\
                  adds, as a multiple of what empty probes at good sites on malloc and free add, held by perf events\n\
-                 or by one multi link; the median of the rounds' ratios.\n";
+                 or by one multi link; the median of the rounds' ratios. \"and on returns\": with an empty return probe\n\
+                 on malloc, too, which is the floor of the attach modes multi and perf.\n";
         text += &format!("{}\n", self.sites.join("\n"));
         text += &format!(
             "{rounds} rounds of {} batches, the cases in turn.\n{}\n\n",

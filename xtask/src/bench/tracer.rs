@@ -9,7 +9,7 @@ use super::code::{Code, FUNCTIONS};
 use super::running::Running;
 use super::target::Pairs;
 use crate::probe::site::{self, Site};
-use crate::probe::{EmptyProgram, Leg, Link, Probe};
+use crate::probe::{Leg, Link, Probe, Program, naive};
 use crate::process;
 
 /// What is attached to the target. In the words of a command, `{pid}` stands for the target, `{libc}` for
@@ -20,6 +20,8 @@ pub(crate) enum Tracer {
     None,
     /// Probes with an empty program.
     Empty(Place, Link, &'static [(&'static str, Leg)]),
+    /// A tracer as they are mostly written ([`naive`]).
+    Naive,
     /// A program that attaches probes by itself, and ends at SIGINT.
     Attached { program: &'static str, arguments: &'static [&'static str], options: &'static [&'static str] },
     /// A program that starts the target itself: the target's command comes after the arguments.
@@ -84,6 +86,10 @@ impl Tracer {
                 let _probes = attach_empty(bench, place, *link, legs)?;
                 measure(bench.target)?
             }
+            Self::Naive => {
+                let _probes = naive::attach(&bench.code.libc.path, bench.target.pid())?;
+                measure(bench.target)?
+            }
             Self::Attached { program, arguments, options } => {
                 let words: Vec<_> = arguments.iter().chain(*options).map(|word| bench.fill(word)).collect();
                 let running = Running::start(bench.code, bench.directory, &bench.fill(program), &words)?;
@@ -140,7 +146,7 @@ impl Place {
 }
 
 fn attach_empty(bench: &Bench<'_>, place: &Place, link: Link, legs: &[(&str, Leg)]) -> Result<Vec<Probe>> {
-    let program = EmptyProgram::load(link)?;
+    let program = Program::empty(link)?;
     let (path, pid) = (&bench.code.libc.path, bench.target.pid());
     let mut probes = Vec::new();
     for leg in [Leg::Return, Leg::Entry] {

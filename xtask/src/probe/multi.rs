@@ -1,13 +1,12 @@
 //! Many probes in one link: `BPF_LINK_CREATE` with the attach type for uprobes (Linux 6.6).
 
 use std::ffi::CString;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{EmptyProgram, Leg, Probe, owned};
+use super::{Leg, Probe, Program, owned};
 
 /// `enum bpf_attach_type`, include/uapi/linux/bpf.h.
 pub(super) const BPF_TRACE_UPROBE_MULTI: u32 = 48;
@@ -40,7 +39,7 @@ impl Probe {
     /// # Errors
     /// Without permission, before Linux 6.6, or when an instruction cannot be probed.
     pub(crate) fn attach_multi(
-        program: &EmptyProgram,
+        program: &Program,
         path: &Path,
         offsets: &[u64],
         leg: Leg,
@@ -48,7 +47,7 @@ impl Probe {
     ) -> Result<Self> {
         let file = CString::new(path.as_os_str().as_bytes()).context("the path has a zero byte")?;
         let attributes = LinkAttributes {
-            prog_fd: program.0.as_raw_fd() as u32,
+            prog_fd: program.fd() as u32,
             target_fd: 0,
             attach_type: BPF_TRACE_UPROBE_MULTI,
             flags: 0,
