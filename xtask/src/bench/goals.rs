@@ -56,7 +56,7 @@ impl Verdict {
 
 /// All goals.
 pub(crate) fn judge(rows: &[Row], own: &Own) -> Vec<Verdict> {
-    let ratio = |case, reference| times(rows, case, reference).map(|ratio| ratio.median);
+    let ratio = |case, reference| times(rows, case, reference);
     let cpu = own.cpu.as_ref().and_then(|cpu| Some(cpu.figures.as_ref()?.share * 100.0));
     let resident = own.memory.as_ref().and_then(|memory| Some(memory.figures.as_ref()?.resident / 1048576.0));
     vec![

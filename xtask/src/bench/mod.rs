@@ -2,7 +2,7 @@
 //! itself uses.
 //!
 //! All cases are measured in one run and in turn, round after round: machines drift, so only figures of
-//! the same minutes can be compared, and only as ratios.
+//! the same minutes can be compared, and only as ratios (see [`rows`]).
 
 mod cases;
 mod code;
