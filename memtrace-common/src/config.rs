@@ -11,6 +11,8 @@ pub struct Config {
     pub pid_namespace_dev: u64,
     /// Inode of that namespace, or 0.
     pub pid_namespace_ino: u64,
+    /// A random number, from which those for the [draws](crate::sampling::random) are made.
+    pub seed: u64,
     /// 1 where a return probe fires for calls that were not sampled, too. The entry then has to remove
     /// what an earlier call that never returned (an exception, a `longjmp`) may have left behind.
     pub return_always_fires: u32,
@@ -32,6 +34,6 @@ mod tests {
 
     #[test]
     fn has_the_size_both_sides_expect() {
-        assert_eq!(size_of::<Config>(), 32);
+        assert_eq!(size_of::<Config>(), 40);
     }
 }

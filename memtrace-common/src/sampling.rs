@@ -107,6 +107,18 @@ pub fn threshold(segment: &Segment, place: u64) -> u64 {
     segment.base + ((segment.rise * place) >> 20)
 }
 
+/// The random number for call `number` of a CPU, below [`CERTAIN`]: output `cpu * 2^48 + number` of SplitMix64,
+/// started at `seed` (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Its
+/// state only counts, so it takes no more than a number that no other call has.
+#[inline(always)]
+pub fn random(seed: u64, cpu: u32, number: u64) -> u64 {
+    let position = u64::from(cpu) << 48 | number & (CERTAIN - 1);
+    let state = seed.wrapping_add(position.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let state = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let state = (state ^ state >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (state ^ state >> 31) >> 16
+}
+
 /// What an allocation of `size` bytes stands for that was sampled with `threshold`.
 #[inline(always)]
 pub fn weight(size: u64, threshold: u64) -> Weight {
@@ -199,6 +211,27 @@ mod tests {
                 assert!((objects - 1.0).abs() < 2e-5, "{size} at {interval}: {objects}");
             }
         }
+    }
+
+    #[test]
+    fn random_numbers_are_those_of_splitmix64() {
+        // The first outputs of the generator for seed 1234567 (Rosetta Code, "Pseudo-random numbers/Splitmix64").
+        // An output is made from a state that has already been advanced, so they are those of 1, 2 and 3.
+        let outputs = [6457827717110365317, 3203168211198807973, 9817491932198370423u64];
+        for (number, output) in (1..).zip(outputs) {
+            assert_eq!(random(1234567, 0, number), output >> 16);
+        }
+    }
+
+    #[test]
+    fn random_numbers_of_two_cpus_have_nothing_in_common() {
+        let differences = (0..10_000).map(|number| {
+            let (first, second) = (random(7, 0, number), random(7, 1, number));
+            (first ^ second).count_ones()
+        });
+        // Of 48 bits half differ; the standard error of the mean is 0.035.
+        let mean = f64::from(differences.sum::<u32>()) / 10_000.0;
+        assert!((mean - 24.0).abs() < 0.2, "{mean}");
     }
 
     #[test]

@@ -3,18 +3,15 @@
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, pt_regs},
     helpers::generated::bpf_ktime_get_ns,
-    macros::map,
-    maps::LruHashMap,
     programs::ProbeContext,
 };
 use memtrace_common::{Block, Counter, FunctionKind, InFlight, InFlightKey, Probe, sampling};
 
-use crate::{arch, books, control, counters::count, diagnostics, nested, sample, task};
-
-/// Calls between their entry and their return. Calls that never return (a `longjmp` out of malloc, a thread
-/// that ends there) stay; when there are too many of them, the least recently used makes room.
-#[map]
-pub(crate) static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_entries(32768, 0);
+use crate::{
+    arch, books, control,
+    counters::{count, count_and_number},
+    diagnostics, in_flight, nested, sample, task,
+};
 
 /// What a call asks for.
 struct Request {
@@ -60,20 +57,23 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) -> bool {
     if !control::running() {
         return false;
     }
-    count(Counter::AllocationHits);
+    let number = count_and_number(Counter::AllocationHits);
     if probe.stepped {
         count(Counter::SteppedHits);
     }
     let Some(request) = request(ctx, probe.kind) else { return false };
-    let threshold = sample::draw(request.size);
+    let threshold = sample::draw(request.size, number);
     // glibc's realloc(NULL, size) jumps to malloc.
     let resizes = matches!(probe.kind, FunctionKind::Realloc | FunctionKind::ReallocArray);
     let outermost = probe.may_jump || (resizes && request.old_address == 0);
-    let cleans = control::config().return_always_fires != 0;
-    if threshold == 0 && !outermost && !cleans && !(resizes && request.old_address != 0) {
+    // SAFETY: the registers are the context of this program.
+    let stack_pointer = arch::entry_stack_pointer(unsafe { &*ctx.regs });
+    let cleans = control::config().return_always_fires != 0 && in_flight::may_hold(stack_pointer);
+    let recorded = resizes && request.old_address != 0 && books::may_hold(request.old_address);
+    if threshold == 0 && !outermost && !cleans && !recorded {
         return false;
     }
-    remember(ctx, probe.kind, &request, threshold, outermost)
+    remember(ctx, probe.kind, &request, threshold, outermost, cleans)
 }
 
 /// The part that only few calls reach.
@@ -84,12 +84,13 @@ fn remember(
     request: &Request,
     threshold: u64,
     outermost: bool,
+    cleans: bool,
 ) -> bool {
     // SAFETY: the registers are the context of this program.
     let regs: &pt_regs = unsafe { &*ctx.regs };
     let pid_tgid = task::pid_tgid();
     let key = InFlightKey { pid_tgid, stack_pointer: arch::entry_stack_pointer(regs) };
-    if control::config().return_always_fires != 0 {
+    if cleans {
         forget_stale(&key);
     }
     let mut call = InFlight {
@@ -120,10 +121,10 @@ fn remember(
         }
     }
     // What stands there already is a call that never returned.
-    let mut inserted = IN_FLIGHT.insert(&key, &call, BPF_NOEXIST.into()).is_ok();
+    let mut inserted = in_flight::insert(&key, &call, BPF_NOEXIST);
     if !inserted {
         forget_stale(&key);
-        inserted = IN_FLIGHT.insert(&key, &call, BPF_ANY.into()).is_ok();
+        inserted = in_flight::insert(&key, &call, BPF_ANY);
     }
     if !inserted {
         if call.threshold != 0 {
@@ -145,8 +146,7 @@ fn remember(
 /// for every call, this call's return would find it.
 #[inline(always)]
 fn forget_stale(key: &InFlightKey) {
-    // SAFETY: the value is only read, at once; this thread alone has this key.
-    let Some(call) = (unsafe { IN_FLIGHT.get(key) }) else { return };
+    let Some(call) = in_flight::get(key) else { return };
     // A function that has jumped here is under way; its record is found by the return of either.
     if call.outermost != 0 && nested::is_outermost(key) {
         return;
@@ -156,7 +156,7 @@ fn forget_stale(key: &InFlightKey) {
         books::put_back(key.pid_tgid, call.old_address, &call.old);
     }
     let sampled = call.threshold != 0;
-    if IN_FLIGHT.remove(key).is_ok() && sampled {
+    if in_flight::remove(key) && sampled {
         count(Counter::MissedReturns);
         diagnostics::say(|| diagnostics::missed_return(key.pid_tgid, key.stack_pointer));
     }

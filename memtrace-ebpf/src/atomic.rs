@@ -13,6 +13,13 @@ pub(crate) fn add(target: *mut u64, value: u64) {
     }
 }
 
+/// Adds `value` to `*target`, and returns what it was before.
+#[inline(always)]
+pub(crate) fn fetch_add(target: *mut u64, value: u64) -> u64 {
+    // SAFETY: as for `add`.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(target, value) }
+}
+
 /// Sets `*target` to 1 if it is 0, and says whether it did.
 #[inline(always)]
 pub(crate) fn take(target: *mut u64) -> bool {

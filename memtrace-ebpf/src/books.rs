@@ -7,7 +7,7 @@ use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::generated::bpf_ktime_get_ns,
     macros::map,
-    maps::HashMap,
+    maps::{Array, HashMap},
     programs::RetProbeContext,
 };
 use memtrace_common::{
@@ -15,11 +15,19 @@ use memtrace_common::{
     sampling,
 };
 
-use crate::{atomic, counters::count, diagnostics, events, stack, task};
+use crate::{atomic, counters::count, diagnostics, events, filter::Filter, stack, task};
 
 /// The live blocks. Allocated as it fills, so that a large limit costs nothing until it is needed.
 #[map]
 static LIVE: HashMap<LiveKey, Block> = HashMap::with_max_entries(1 << 18, BPF_F_NO_PREALLOC);
+
+const FILTER_BITS: u32 = 16;
+
+#[map]
+static LIVE_FILTER: Array<u64> = Array::with_max_entries(1 << FILTER_BITS, 0);
+
+/// By address alone: frees of blocks that are not on the books are spared asking for their process.
+const FILTER: Filter = Filter::new(&LIVE_FILTER, FILTER_BITS);
 
 /// By stack id. Userspace puts in [`STACK_NOT_RECORDED`] before the first probe is set.
 #[map]
@@ -30,6 +38,23 @@ fn key(pid_tgid: u64, address: u64) -> LiveKey {
     LiveKey { address, tgid: task::tgid(pid_tgid), reserved: 0 }
 }
 
+/// Whether there may be a block at `address` on the books.
+#[inline(always)]
+pub(crate) fn may_hold(address: u64) -> bool {
+    FILTER.may_hold(address)
+}
+
+/// Enters a block at an address, with the flags of `bpf_map_update_elem`. Says whether that was possible.
+#[inline(always)]
+fn insert(key: &LiveKey, block: &Block, flags: u32) -> bool {
+    FILTER.add(key.address);
+    let inserted = LIVE.insert(key, block, flags.into()).is_ok();
+    if !inserted {
+        FILTER.subtract(key.address);
+    }
+    inserted
+}
+
 /// Takes the block at `address` off the live table, into `block`. Where there is none, or another
 /// thread was faster, `block` stays empty. Totals stay as they are.
 #[inline(always)]
@@ -38,6 +63,7 @@ pub(crate) fn take_out(pid_tgid: u64, address: u64, block: &mut Block) {
     // SAFETY: the value is copied at once; a block is changed only by whoever owns the memory.
     let Some(found) = (unsafe { LIVE.get(&key) }).copied() else { return };
     if LIVE.remove(&key).is_ok() {
+        FILTER.subtract(address);
         *block = found;
     }
 }
@@ -45,7 +71,7 @@ pub(crate) fn take_out(pid_tgid: u64, address: u64, block: &mut Block) {
 /// Puts a block back that was taken out.
 #[inline(always)]
 pub(crate) fn put_back(pid_tgid: u64, address: u64, block: &Block) {
-    if LIVE.insert(&key(pid_tgid, address), block, BPF_ANY.into()).is_err() {
+    if !insert(&key(pid_tgid, address), block, BPF_ANY) {
         untracked(pid_tgid, block);
     }
 }
@@ -109,7 +135,7 @@ pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call
     count(Counter::Sampled);
 
     let key = key(pid_tgid, address);
-    let mut inserted = LIVE.insert(&key, &block, BPF_NOEXIST.into()).is_ok();
+    let mut inserted = insert(&key, &block, BPF_NOEXIST);
     if !inserted {
         let mut stale = Block::default();
         take_out(pid_tgid, address, &mut stale);
@@ -120,7 +146,7 @@ pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call
             count(Counter::MissedFrees);
         }
         // Userspace may have been faster: it takes blocks off that an exec has made an end of.
-        inserted = LIVE.insert(&key, &block, BPF_ANY.into()).is_ok();
+        inserted = insert(&key, &block, BPF_ANY);
     }
     events::block(EVENT_ALLOCATED, pid_tgid, address, &block);
     diagnostics::say(|| diagnostics::recorded(pid_tgid, address, block.size, stack_id));

@@ -7,6 +7,7 @@ use memtrace_common::Config;
 static CONFIG: Global<Config> = Global::new(Config {
     pid_namespace_dev: 0,
     pid_namespace_ino: 0,
+    seed: 0,
     return_always_fires: 0,
     events: 0,
     max_frames: 0,

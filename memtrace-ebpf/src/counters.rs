@@ -25,3 +25,9 @@ fn count_slot(slot: u32) {
         crate::atomic::add(slot, 1);
     }
 }
+
+/// The same. Returns how many this CPU had counted before: a number that no other of its events has.
+#[inline(always)]
+pub(crate) fn count_and_number(counter: Counter) -> u64 {
+    COUNTERS.get_ptr_mut(counter as u32).map_or(0, |slot| crate::atomic::fetch_add(slot, 1))
+}

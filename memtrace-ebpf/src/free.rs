@@ -17,7 +17,7 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) {
         count(Counter::SteppedHits);
     }
     let Some(address) = ctx.arg::<u64>(0) else { return };
-    if address == 0 {
+    if address == 0 || !books::may_hold(address) {
         return;
     }
     let mut block = Block::default();

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user, programs::RetProbeContext};
 use memtrace_common::{Counter, FunctionKind, InFlight, InFlightKey};
 
-use crate::{allocate::IN_FLIGHT, arch, books, control, counters::count, nested, task};
+use crate::{arch, books, control, counters::count, in_flight, nested, task};
 
 /// Handles the return of an allocation function.
 #[inline(always)]
@@ -11,11 +11,13 @@ pub(crate) fn allocation(ctx: &RetProbeContext) {
     count(Counter::ReturnHits);
     // SAFETY: the registers are the context of this program.
     let regs: &pt_regs = unsafe { &*ctx.regs };
+    let stack_pointer = arch::entry_stack_pointer_of(&arch::returned_to(regs));
+    if control::config().return_always_fires != 0 && !in_flight::may_hold(stack_pointer) {
+        return;
+    }
     let pid_tgid = task::pid_tgid();
-    let at = arch::returned_to(regs);
-    let key = InFlightKey { pid_tgid, stack_pointer: arch::entry_stack_pointer_of(&at) };
-    // SAFETY: the value is copied at once; this thread alone has this key.
-    let Some(call) = (unsafe { IN_FLIGHT.get(&key) }).copied() else { return };
+    let key = InFlightKey { pid_tgid, stack_pointer };
+    let Some(call) = in_flight::get(&key).copied() else { return };
     // The books were closed while the call ran. Its block may be one that was freed unseen since then, so
     // it is not entered; the call stays in the table, where userspace counts it as unfinished. A `realloc`
     // goes on, because the old block's fate is decided by now.
@@ -23,7 +25,7 @@ pub(crate) fn allocation(ctx: &RetProbeContext) {
     if closed && call.old.present == 0 {
         return;
     }
-    if IN_FLIGHT.remove(&key).is_err() {
+    if !in_flight::remove(&key) {
         return;
     }
     if call.outermost != 0 {

@@ -27,6 +27,9 @@ const INTERVAL: &str = "1KiB";
 /// 64 that are handed over. The profile's number is an estimate, with a standard error of some hundreds.
 const MOST_IN_USE: i64 = 9 * 512 + 64;
 
+/// How many calls may be under way when the recording ends: one in each thread.
+const MOST_UNFINISHED: u64 = 9;
+
 /// How often memtrace is looked at, and how often that is printed.
 const STEP: Duration = Duration::from_secs(1);
 const STEPS_PER_LINE: usize = 10;
@@ -214,10 +217,15 @@ fn fault_of_drift(in_use: i64) -> Option<String> {
         .then(|| format!("the profile has {in_use} blocks in use where the program has {MOST_IN_USE}"))
 }
 
-/// None is expected: the tables are large enough for this program, and it leaves no call by a jump.
+/// None is expected: the tables are large enough for this program, and it leaves no call by a jump. Only calls
+/// that are under way when the books are closed stay unfinished.
 fn fault_of_losses(losses: &Value) -> Option<String> {
+    let under_way = |loss: &Value| {
+        loss["name"] == "calls_unfinished"
+            && loss["count"].as_u64().is_some_and(|count| count <= MOST_UNFINISHED)
+    };
     match losses.as_array() {
-        Some(losses) if losses.is_empty() => None,
+        Some(losses) if losses.iter().all(under_way) => None,
         _ => Some(format!("memtrace has lost something: {losses}")),
     }
 }
@@ -278,8 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn every_loss_is_a_fault() {
+    fn every_loss_is_a_fault_but_calls_under_way() {
         assert_eq!(fault_of_losses(&serde_json::json!([])), None);
+        let unfinished = |count| serde_json::json!([{ "name": "calls_unfinished", "count": count }]);
+        assert_eq!(fault_of_losses(&unfinished(MOST_UNFINISHED)), None);
+        assert!(fault_of_losses(&unfinished(MOST_UNFINISHED + 1)).is_some());
         let lost = serde_json::json!([{ "name": "live_table_full", "count": 3 }]);
         assert!(fault_of_losses(&lost).unwrap().contains("live_table_full"));
         assert!(fault_of_losses(&Value::Null).is_some(), "a profile that says nothing is no good one");

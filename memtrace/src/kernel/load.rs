@@ -1,5 +1,7 @@
 //! Loading the kernel program.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
@@ -158,6 +160,8 @@ impl Kernel {
         let config = Config {
             pid_namespace_dev,
             pid_namespace_ino,
+            // A hasher of the standard library starts from the system's random numbers.
+            seed: RandomState::new().build_hasher().finish(),
             return_always_fires: (settings.mode != AttachMode::Session).into(),
             events: settings.events.into(),
             max_frames: settings.max_frames,

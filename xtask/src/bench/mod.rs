@@ -2,7 +2,7 @@
 //! itself uses.
 //!
 //! All cases are measured in one run and in turn, round after round: machines drift, so only figures of
-//! the same minutes can be compared, and only as ratios.
+//! the same minutes can be compared, and only as ratios (see [`rows`]).
 
 mod cases;
 mod code;
@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 use crate::repo::Repo;
 use crate::setup::apt;
-use cases::{BARE, CASES, Case, MULTI_FLOOR, PERF_FLOOR};
+use cases::{CASES, Case, REFERENCES};
 use machine::Machine;
 use own::Own;
 use report::Report;
@@ -127,6 +127,6 @@ impl Arguments {
     }
 
     fn chooses(&self, case: &Case) -> bool {
-        self.names(case.name) || [BARE, PERF_FLOOR, MULTI_FLOOR].contains(&case.name)
+        self.names(case.name) || REFERENCES.contains(&case.name)
     }
 }

@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::goals::Verdict;
 use super::machine::Machine;
 use super::own::Own;
-use super::quantile::Middle;
 use super::rows::{Row, Unmeasured};
 
 /// All that a run found.
@@ -36,9 +35,10 @@ impl Report {
     pub(crate) fn text(&self) -> String {
         let rounds = self.cases.iter().map(|row| row.rounds.len()).max().unwrap_or(0);
         let mut text = self.table();
-        text += "\nns of the target's CPU time per malloc+free pair; \"wall\": of time that passed. x floor: what tracing\n\
-                 adds, as a multiple of what empty probes at good sites on malloc and free add, held by perf events\n\
-                 or by one multi link; the median of the rounds' ratios.\n";
+        text += "\nns of the target's CPU time per malloc+free pair; \"wall\": of time that passed, the median. x floor: what\n\
+                 tracing adds, as a multiple of what empty probes at good sites on malloc and free add, held by perf events\n\
+                 or by one multi link. Ratios are those of the fastest figures. \"and on returns\": with an empty return\n\
+                 probe on malloc, too, which is the floor of the attach modes multi and perf.\n";
         text += &format!("{}\n", self.sites.join("\n"));
         text += &format!(
             "{rounds} rounds of {} batches, the cases in turn.\n{}\n\n",
@@ -58,18 +58,19 @@ impl Report {
     fn table(&self) -> String {
         let width = self.cases.iter().map(|row| row.name.len()).max().unwrap_or(0);
         let mut text = format!(
-            "{:width$}  {:>9}  {:>17}  {:>9}  {:>8}  {:>12}  {:>13}\n",
-            "", "median", "middle half", "wall", "x bare", "x perf floor", "x multi floor"
+            "{:width$}  {:>9}  {:>9}  {:>17}  {:>9}  {:>8}  {:>12}  {:>13}\n",
+            "", "fastest", "median", "middle half", "wall", "x bare", "x perf floor", "x multi floor"
         );
         for row in &self.cases {
             if let Some(summary) = &row.summary {
                 let half = format!("{:.1}-{:.1}", summary.cpu.lower_quartile, summary.cpu.upper_quartile);
-                let times = |ratio: Option<Middle>, digits| {
-                    ratio.map_or("-".to_owned(), |ratio| format!("{:.digits$}", ratio.median))
+                let times = |ratio: Option<f64>, digits| {
+                    ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.digits$}"))
                 };
                 text += &format!(
-                    "{:width$}  {:>9.1}  {half:>17}  {:>9.1}  {:>8}  {:>12}  {:>13}\n",
+                    "{:width$}  {:>9.1}  {:>9.1}  {half:>17}  {:>9.1}  {:>8}  {:>12}  {:>13}\n",
                     row.name,
+                    summary.fastest,
                     summary.cpu.median,
                     summary.wall,
                     times(summary.times_bare, 1),

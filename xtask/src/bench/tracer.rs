@@ -9,7 +9,7 @@ use super::code::{Code, FUNCTIONS};
 use super::running::Running;
 use super::target::Pairs;
 use crate::probe::site::{self, Site};
-use crate::probe::{EmptyProgram, Link, Probe};
+use crate::probe::{Leg, Link, Probe, Program, naive};
 use crate::process;
 
 /// What is attached to the target. In the words of a command, `{pid}` stands for the target, `{libc}` for
@@ -18,13 +18,22 @@ use crate::process;
 pub(crate) enum Tracer {
     /// Nothing.
     None,
-    /// A probe with an empty program on malloc and one on free.
-    Empty(Place, Link),
+    /// Probes with an empty program.
+    Empty(Place, Link, &'static [(&'static str, Leg)]),
+    /// A tracer as they are mostly written ([`naive`]).
+    Naive,
     /// A program that attaches probes by itself, and ends at SIGINT.
     Attached { program: &'static str, arguments: &'static [&'static str], options: &'static [&'static str] },
     /// A program that starts the target itself: the target's command comes after the arguments.
     Starting { program: &'static str, arguments: &'static [&'static str] },
 }
+
+/// The entries of a pair's functions.
+pub(crate) const CALLS: &[(&str, Leg)] = &[("malloc", Leg::Entry), ("free", Leg::Entry)];
+
+/// These, and the return of the one whose result a profiler has to know.
+pub(crate) const CALLS_AND_RETURNS: &[(&str, Leg)] =
+    &[("malloc", Leg::Entry), ("malloc", Leg::Return), ("free", Leg::Entry)];
 
 /// Which instruction of a function a probe replaces.
 pub(crate) enum Place {
@@ -73,8 +82,12 @@ impl Tracer {
         }
         let result = match self {
             Self::None => measure(bench.target)?,
-            Self::Empty(place, link) => {
-                let _probes = attach_empty(bench, place, *link)?;
+            Self::Empty(place, link, legs) => {
+                let _probes = attach_empty(bench, place, *link, legs)?;
+                measure(bench.target)?
+            }
+            Self::Naive => {
+                let _probes = naive::attach(&bench.code.libc.path, bench.target.pid())?;
                 measure(bench.target)?
             }
             Self::Attached { program, arguments, options } => {
@@ -132,13 +145,22 @@ impl Place {
     }
 }
 
-fn attach_empty(bench: &Bench<'_>, place: &Place, link: Link) -> Result<Vec<Probe>> {
-    let program = EmptyProgram::load(link)?;
+fn attach_empty(bench: &Bench<'_>, place: &Place, link: Link, legs: &[(&str, Leg)]) -> Result<Vec<Probe>> {
+    let program = Program::empty(link)?;
     let (path, pid) = (&bench.code.libc.path, bench.target.pid());
-    let sites: Vec<_> = FUNCTIONS.iter().map(|function| place.find(path, function)).collect::<Result<_>>()?;
-    let offsets: Vec<_> = sites.iter().map(|site| site.offset).collect();
-    match link {
-        Link::Perf => offsets.iter().map(|offset| Probe::attach(&program, path, *offset, pid)).collect(),
-        Link::Multi => Ok(vec![Probe::attach_multi(&program, path, &offsets, pid)?]),
+    let mut probes = Vec::new();
+    for leg in [Leg::Return, Leg::Entry] {
+        let sites = legs.iter().filter(|(_, of)| *of == leg).map(|(function, _)| place.find(path, function));
+        let offsets: Vec<_> = sites.map(|site| Ok(site?.offset)).collect::<Result<_>>()?;
+        match link {
+            _ if offsets.is_empty() => {}
+            Link::Multi => probes.push(Probe::attach_multi(&program, path, &offsets, leg, pid)?),
+            Link::Perf => {
+                for offset in offsets {
+                    probes.push(Probe::attach(&program, path, offset, leg, pid)?);
+                }
+            }
+        }
     }
+    Ok(probes)
 }

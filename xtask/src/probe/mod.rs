@@ -1,12 +1,17 @@
-//! The cheapest uprobe there is: a BPF program that does nothing, attached through a perf event or, by
-//! [`multi`], through a link that holds many probes.
+//! Uprobes with small BPF programs, attached through perf events or, by [`multi`], through a link that holds
+//! many probes.
 //!
-//! The benchmark measures with it what the kernel charges for a probe whatever the program does, and
-//! the tests ask with it whether this kernel and these permissions allow uprobes at all. It goes
-//! through the system calls themselves, so that it shares no code with what is measured and tested.
+//! With a program that does nothing the benchmark measures what the kernel charges for a probe whatever
+//! the program does, and the tests ask whether this kernel and these permissions allow uprobes at all.
+//! [`naive`] is what memtrace is compared with. All goes through the system calls themselves, so that it
+//! shares no code with what is measured and tested.
 
+mod instruction;
+mod map;
 mod multi;
+pub(crate) mod naive;
 mod preflight;
+mod program;
 pub(crate) mod site;
 
 use std::ffi::CString;
@@ -19,37 +24,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 pub(crate) use preflight::preflight;
+pub(crate) use program::Program;
 
-/// `mov r0, 0; exit`: instructions are 8 bytes: opcode, registers, offset, immediate
-/// (Documentation/bpf/standardization/instruction-set.rst).
-const EMPTY: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
-
-/// `enum bpf_cmd`, include/uapi/linux/bpf.h.
-const BPF_PROG_LOAD: libc::c_long = 5;
-/// `enum bpf_prog_type`, the same file; uprobes run programs of the kprobe type.
-const BPF_PROG_TYPE_KPROBE: u32 = 2;
 /// `PERF_EVENT_IOC_ENABLE` and `PERF_EVENT_IOC_SET_BPF`, include/uapi/linux/perf_event.h.
 const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
 const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+/// `PERF_PROBE_CONFIG_IS_RETPROBE`, kernel/events/core.c; /sys/bus/event_source/devices/uprobe/format/retprobe
+/// says the same.
+const CONFIG_RETPROBE: u64 = 1;
 /// `PERF_FLAG_FD_CLOEXEC`, the same file.
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-
-/// The part of `union bpf_attr` that loads a program; the kernel takes what is missing as zero.
-#[repr(C)]
-struct LoadAttributes {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; 16],
-    prog_ifindex: u32,
-    expected_attach_type: u32,
-}
 
 /// `struct perf_event_attr` as of its second version (`PERF_ATTR_SIZE_VER1`, 72 bytes).
 #[repr(C)]
@@ -70,6 +54,16 @@ struct PerfAttributes {
     config2: u64,
 }
 
+/// When a probe fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leg {
+    /// Before the probed instruction.
+    Entry,
+    /// When the function has returned: the kernel replaces the return address at the entry, which is a hit
+    /// of its own, by that of a trampoline.
+    Return,
+}
+
 /// By what a probe is held. The kernel wants to know when it loads the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
@@ -79,53 +73,23 @@ pub(crate) enum Link {
     Multi,
 }
 
-/// A loaded program that does nothing; it is unloaded when dropped.
-pub(crate) struct EmptyProgram(OwnedFd);
-
-impl EmptyProgram {
-    /// Loads it, for probes held by `link`.
-    ///
-    /// # Errors
-    /// Without permission (`CAP_BPF` and `CAP_PERFMON`, or root), or without BPF in the kernel.
-    pub(crate) fn load(link: Link) -> Result<Self> {
-        let mut attributes = LoadAttributes {
-            prog_type: BPF_PROG_TYPE_KPROBE,
-            insn_cnt: EMPTY.len() as u32,
-            insns: EMPTY.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log_buf: 0,
-            kern_version: 0,
-            prog_flags: 0,
-            prog_name: *b"xtask_empty\0\0\0\0\0",
-            prog_ifindex: 0,
-            expected_attach_type: if link == Link::Multi { multi::BPF_TRACE_UPROBE_MULTI } else { 0 },
-        };
-        // SAFETY: the pointer and the size are those of `attributes`, which lives through the call, as do
-        // the instructions and the string that it points to; the kernel only reads them (bpf(2)).
-        let fd = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw mut attributes, size_of::<LoadAttributes>())
-        };
-        owned(fd).map(Self).context("the kernel does not load a BPF program")
-    }
-}
-
 /// An attached probe, or many in one link; removed when dropped.
 pub(crate) struct Probe {
     _link: OwnedFd,
 }
 
 impl Probe {
-    /// Attaches `program` to the instruction at `offset` in the file `path`, for the process `pid` alone.
+    /// Attaches `program` to the instruction at `offset` in the file `path`, or to the return of the function
+    /// there, for the process `pid` alone.
     ///
     /// # Errors
     /// Without permission, without uprobes in the kernel, or when no instruction can be probed there.
-    pub(crate) fn attach(program: &EmptyProgram, path: &Path, offset: u64, pid: u32) -> Result<Self> {
+    pub(crate) fn attach(program: &Program, path: &Path, offset: u64, leg: Leg, pid: u32) -> Result<Self> {
         let file = CString::new(path.as_os_str().as_bytes()).context("the path has a zero byte")?;
         let mut attributes = PerfAttributes {
             kind: uprobe_pmu()?,
             size: size_of::<PerfAttributes>() as u32,
+            config: if leg == Leg::Return { CONFIG_RETPROBE } else { 0 },
             config1: file.as_ptr() as u64,
             config2: offset,
             ..PerfAttributes::default()
@@ -141,9 +105,7 @@ impl Probe {
         let event = owned(fd).with_context(|| {
             format!("the kernel does not attach a uprobe to {}+{offset:#x}", path.display())
         })?;
-        for (request, argument) in
-            [(PERF_EVENT_IOC_SET_BPF, program.0.as_raw_fd()), (PERF_EVENT_IOC_ENABLE, 0)]
-        {
+        for (request, argument) in [(PERF_EVENT_IOC_SET_BPF, program.fd()), (PERF_EVENT_IOC_ENABLE, 0)] {
             // SAFETY: both requests take an integer and no pointer; both descriptors are open.
             if unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } < 0 {
                 return Err(io::Error::last_os_error())
@@ -174,8 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_structures_have_the_kernels_sizes() {
+    fn the_kernels_structure_has_the_kernels_size() {
         assert_eq!(size_of::<PerfAttributes>(), 72);
-        assert_eq!(size_of::<LoadAttributes>(), 72);
     }
 }

@@ -1,16 +1,17 @@
 //! Many probes in one link: `BPF_LINK_CREATE` with the attach type for uprobes (Linux 6.6).
 
 use std::ffi::CString;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{EmptyProgram, Probe, owned};
+use super::{Leg, Probe, Program, owned};
 
 /// `enum bpf_attach_type`, include/uapi/linux/bpf.h.
 pub(super) const BPF_TRACE_UPROBE_MULTI: u32 = 48;
+/// `BPF_F_UPROBE_MULTI_RETURN`, the same file.
+const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
 /// `enum bpf_cmd`, the same file.
 const BPF_LINK_CREATE: libc::c_long = 28;
 
@@ -33,19 +34,20 @@ struct LinkAttributes {
 
 impl Probe {
     /// Attaches `program`, which was loaded for [`Link::Multi`](super::Link::Multi), to the instructions at
-    /// `offsets` in the file `path`, for the process `pid` alone.
+    /// `offsets` in the file `path`, or to the returns of the functions there, for the process `pid` alone.
     ///
     /// # Errors
     /// Without permission, before Linux 6.6, or when an instruction cannot be probed.
     pub(crate) fn attach_multi(
-        program: &EmptyProgram,
+        program: &Program,
         path: &Path,
         offsets: &[u64],
+        leg: Leg,
         pid: u32,
     ) -> Result<Self> {
         let file = CString::new(path.as_os_str().as_bytes()).context("the path has a zero byte")?;
         let attributes = LinkAttributes {
-            prog_fd: program.0.as_raw_fd() as u32,
+            prog_fd: program.fd() as u32,
             target_fd: 0,
             attach_type: BPF_TRACE_UPROBE_MULTI,
             flags: 0,
@@ -54,7 +56,7 @@ impl Probe {
             ref_ctr_offsets: 0,
             cookies: 0,
             cnt: offsets.len() as u32,
-            multi_flags: 0,
+            multi_flags: if leg == Leg::Return { BPF_F_UPROBE_MULTI_RETURN } else { 0 },
             pid,
             padding: 0,
         };

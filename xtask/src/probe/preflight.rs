@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{EmptyProgram, Link, Probe, site};
+use super::{Leg, Link, Probe, Program, site};
 
 /// Fails, with what is missing and what to do, where probes cannot be attached. Tests are never
 /// skipped for a missing capability, so this says once what they would all say.
@@ -26,5 +26,5 @@ fn attach() -> Result<()> {
     let own = std::process::id();
     let libc = site::mapped_library(own, "libc.so")?;
     let malloc = site::good(&libc.path, "malloc")?;
-    Probe::attach(&EmptyProgram::load(Link::Perf)?, &libc.path, malloc.offset, own).map(drop)
+    Probe::attach(&Program::empty(Link::Perf)?, &libc.path, malloc.offset, Leg::Entry, own).map(drop)
 }
