@@ -12,11 +12,13 @@ use procfs::process::Process;
 use rustix::fs::OFlags;
 
 use super::frame::{Frame, Region};
+use super::generated::Generated;
 use super::maps::{self, MapLine};
 use super::module::Identity;
 use super::modules::Modules;
 use super::pace::Pace;
 use super::root::{Root, regular_file};
+use super::vdso;
 
 /// Mappings that are gone are remembered up to this number; the oldest go first.
 const MAX_RETIRED: usize = 4096;
@@ -39,6 +41,8 @@ pub struct AddressSpace {
     pid: u32,
     process: Process,
     root: Option<Arc<Root>>,
+    /// The names of code that has no file; needs the root.
+    generated: Option<Arc<Generated>>,
     modules: Arc<Modules>,
     /// In order of address, each with the line that it was made from.
     current: Vec<(MapLine, Arc<Region>)>,
@@ -83,10 +87,12 @@ impl AddressSpace {
         let process = Process::new(id).map_err(|error| explain(pid, error))?;
         // Without it only the target's own debug files and map_files' substitute are missed.
         let root = Root::open(&process).ok().map(Arc::new);
+        let generated = root.as_ref().and_then(|root| Generated::of(&process, root));
         let mut space = Self {
             pid,
             process,
             root,
+            generated,
             modules: Arc::clone(modules),
             current: Vec::new(),
             retired: VecDeque::new(),
@@ -178,6 +184,10 @@ impl AddressSpace {
         }
         let region = region.or_else(|| self.in_retired(address));
         self.counts.unmapped += u64::from(region.is_none());
+        if let Some(region) = &region {
+            // Looked up now, so that the name is that of the code which was there when the stack was new.
+            region.generated_name(address);
+        }
         Frame::Code { address, region }
     }
 
@@ -195,6 +205,10 @@ impl AddressSpace {
     fn region(&self, line: &MapLine, executable: &mut Option<Option<Identity>>) -> Arc<Region> {
         let module = if line.is_file() {
             self.modules.file(line.path.as_ref(), self.open_mapped(line), self.root.as_ref())
+        } else if line.path == vdso::NAME
+            && let Ok(image) = vdso::copy(&self.process, line)
+        {
+            self.modules.file(vdso::NAME.as_ref(), Ok(image), None)
         } else {
             self.modules.named(&line.path)
         };
@@ -206,7 +220,8 @@ impl AddressSpace {
             (Some(exe), Ok(file)) => exe.same_inode(&file.identity()),
             _ => self.process.exe().is_ok_and(|exe| exe == module.path()),
         };
-        Arc::new(Region::new(line, module, is_main))
+        let generated = self.generated.as_ref().filter(|_| line.is_memory()).cloned();
+        Arc::new(Region::new(line, module, is_main, generated))
     }
 
     /// Opens the very file that is mapped, and where that is not permitted (it needs CAP_SYS_ADMIN or

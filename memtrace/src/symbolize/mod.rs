@@ -37,7 +37,7 @@
 //! within instructions.
 //!
 //! # What is not attempted
-//! JIT code (`perf-PID.map`), symbols of the vDSO, debuginfod, and split DWARF (`.dwp`, `.dwo`). Files
+//! Split DWARF (`.dwp`, `.dwo`). Files
 //! are parsed through a mapping: a target that cuts a file short in the very moment between check and
 //! use can end memtrace by SIGBUS. Names are as trustworthy as the files that they come from, and a file
 //! that claims the build-id and size of another is taken for it.
@@ -49,14 +49,17 @@ mod elf;
 mod engine;
 mod failure;
 mod frame;
+mod generated;
 mod lookup;
 mod maps;
 mod module;
 mod modules;
 mod names;
 mod pace;
+mod perf_map;
 mod quiet;
 mod root;
+mod vdso;
 mod worker;
 
 pub use address_space::{AddressSpace, Counts, Error};

@@ -3,6 +3,7 @@
 mod debug_files;
 mod fixture;
 mod functions;
+mod generated;
 mod hostile;
 mod lifetimes;
 mod measure;
