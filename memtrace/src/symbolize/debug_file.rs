@@ -50,6 +50,13 @@ impl DebugFile {
         candidates.into_iter().find_map(|(root, path)| Self::open(module, root, &path))
     }
 
+    /// A file that is known to be that of the module.
+    pub(super) fn of(file: File) -> Option<Self> {
+        let identity = Identity::from(&file.metadata().ok()?);
+        let has_debug_info = Elf::read(&file).ok()?.has_debug_info;
+        Some(Self { file, identity, has_debug_info })
+    }
+
     fn open(module: &Module, root: Option<&Root>, path: &Path) -> Option<Self> {
         let file = match root {
             Some(root) => root.open_file(path),

@@ -44,6 +44,7 @@
 
 mod address_space;
 mod debug_file;
+pub mod debuginfod;
 mod demangle;
 mod elf;
 mod engine;

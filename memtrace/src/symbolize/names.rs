@@ -78,6 +78,16 @@ impl Names {
             counts.bad_sources,
             "times symbols or debug information could not be read; some names or lines may be missing",
         );
+        losses.add(
+            "debuginfod_failures",
+            counts.debuginfod_failures,
+            "debug files could not be had from a debuginfod server (-v says why); some names or lines may be missing",
+        );
+        losses.add(
+            "debuginfod_missing",
+            counts.debuginfod_missing,
+            "files have debug information neither on this machine nor on a debuginfod server; their names or lines may be missing",
+        );
         let maps = || self.generated.iter().map(|generated| generated.unusable());
         let refused = |refusal| maps().filter(|map| map.refusal == Some(refusal)).count() as u64;
         losses.add(

@@ -1,6 +1,7 @@
 //! Symbolization of real programs, compiled when the tests run.
 
 mod debug_files;
+mod debuginfod;
 mod fixture;
 mod functions;
 mod generated;
