@@ -49,6 +49,7 @@ mod demangle;
 mod elf;
 mod engine;
 mod failure;
+mod files;
 mod frame;
 mod generated;
 mod lookup;
@@ -65,6 +66,7 @@ mod worker;
 
 pub use address_space::{AddressSpace, Counts, Error};
 pub use failure::Failure;
+pub use files::Files;
 pub use frame::{Frame, Region};
 pub use module::{Module, ModuleId};
 pub use modules::Modules;

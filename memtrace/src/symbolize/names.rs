@@ -67,27 +67,7 @@ impl Names {
 
     /// Adds what was lost beside single frames, which [`Interner`] counts.
     pub fn add_losses(&self, losses: &mut Losses) {
-        let counts = self.symbolizer.as_ref().map(Symbolizer::counts).unwrap_or_default();
-        losses.add(
-            "symbolizer_restarts",
-            counts.restarts,
-            "times the symbolizer failed on a file and was started anew; some names or lines may be missing",
-        );
-        losses.add(
-            "symbol_sources_unusable",
-            counts.bad_sources,
-            "times symbols or debug information could not be read; some names or lines may be missing",
-        );
-        losses.add(
-            "debuginfod_failures",
-            counts.debuginfod_failures,
-            "debug files could not be had from a debuginfod server (-v says why); some names or lines may be missing",
-        );
-        losses.add(
-            "debuginfod_missing",
-            counts.debuginfod_missing,
-            "files have debug information neither on this machine nor on a debuginfod server; their names or lines may be missing",
-        );
+        self.symbolizer.as_ref().map(Symbolizer::counts).unwrap_or_default().add_to(losses);
         let maps = || self.generated.iter().map(|generated| generated.unusable());
         let refused = |refusal| maps().filter(|map| map.refusal == Some(refusal)).count() as u64;
         losses.add(

@@ -59,6 +59,12 @@ pub(super) fn regular_file(found: &File) -> io::Result<File> {
     File::open(fd_path(found))
 }
 
+/// Opens a regular file by its path on this machine.
+pub(super) fn regular_file_at(path: &Path) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    regular_file(&File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

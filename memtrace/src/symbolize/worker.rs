@@ -14,6 +14,7 @@ use super::engine::Engine;
 use super::failure::Failure;
 use super::module::Module;
 use super::quiet;
+use crate::profile::Losses;
 
 /// How to symbolize.
 #[derive(Clone, Debug)]
@@ -97,6 +98,32 @@ pub struct SymbolizerCounts {
     pub debuginfod_failures: u64,
     /// How many files no debuginfod server has.
     pub debuginfod_missing: u64,
+}
+
+impl SymbolizerCounts {
+    /// Adds them to the losses of a profile.
+    pub(crate) fn add_to(self, losses: &mut Losses) {
+        losses.add(
+            "symbolizer_restarts",
+            self.restarts,
+            "times the symbolizer failed on a file and was started anew; some names or lines may be missing",
+        );
+        losses.add(
+            "symbol_sources_unusable",
+            self.bad_sources,
+            "times symbols or debug information could not be read; some names or lines may be missing",
+        );
+        losses.add(
+            "debuginfod_failures",
+            self.debuginfod_failures,
+            "debug files could not be had from a debuginfod server (-v says why); some names or lines may be missing",
+        );
+        losses.add(
+            "debuginfod_missing",
+            self.debuginfod_missing,
+            "files have debug information neither on this machine nor on a debuginfod server; their names or lines may be missing",
+        );
+    }
 }
 
 struct Request {
