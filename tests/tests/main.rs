@@ -5,12 +5,14 @@
 //! - what is said is true: [`books`] and [`ground_truth`] (exact), [`sampling`] and [`estimates`] (estimates),
 //!   [`regressions`] and [`bookkeeping`] (mistakes of other tools), [`faults`]
 //! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`]
+//! - functions have the names that they have: [`symbols`], [`containers`]
 //! - the target comes first: [`serving`], [`stopping`], [`pausing`]
 //! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
 //! - the tests themselves: [`harness`]
 
 mod bookkeeping;
 mod books;
+mod containers;
 mod doctor;
 mod estimates;
 mod events;
@@ -26,5 +28,6 @@ mod sampling;
 mod serving;
 mod stopping;
 mod summary;
+mod symbols;
 mod verbose;
 mod wrong_input;

@@ -77,7 +77,7 @@ fn run(profile: &mut Profile) -> Outcome {
     symbolize(profile, &Files::default(), &symbolizer)
 }
 
-fn names<'a>(profile: &'a Profile, location: usize) -> Vec<&'a str> {
+fn names(profile: &Profile, location: usize) -> Vec<&str> {
     let function = |line: &Line| profile.function.iter().find(|it| it.id == line.function_id).unwrap();
     profile.location[location].line.iter().map(|line| profile.text(function(line).name)).collect()
 }

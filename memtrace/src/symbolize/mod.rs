@@ -31,6 +31,9 @@
 //! # }
 //! ```
 //!
+//! Where the process is not there, [`Files`] finds the [`Module`] of a mapping on this machine;
+//! [`offline`](crate::offline) is made of that.
+//!
 //! # All addresses are return addresses
 //! memtrace takes stacks when the allocation function returns, so even the innermost frame is that of a
 //! caller. [`AddressSpace::normalize`] subtracts one from each; everything behind it deals in addresses
