@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use memtrace_tests::debuginfod::Debuginfod;
 use memtrace_tests::fixture::{Build, JIT, LEAK, build_id, split};
@@ -296,6 +297,31 @@ fn a_debuginfod_server_that_is_not_there() {
         assert_eq!(outcome.code(), code, "{}", outcome.stderr);
         outcome.assert_says(words);
     }
+}
+
+/// Who does not want to wait for a server gets the profile without its names.
+#[test]
+fn the_search_can_be_interrupted() {
+    let (_dir, program) = copy(LEAK);
+    split(&program, tempfile::tempdir().unwrap().path());
+    let server = Debuginfod::silent();
+    let cache = tempfile::tempdir().unwrap();
+    let recorder = Recorder::exact().option("--debuginfod");
+    let mut command = recorder.command(&["--", program.to_str().unwrap(), "run", "leak_a", "10", "100"]);
+    command.env("DEBUGINFOD_URLS", &server.url).env("DEBUGINFOD_CACHE_PATH", cache.path());
+    let mut process = Process::spawn(&mut command);
+    process.stderr_line(|line| line.contains("debuginfod servers; Ctrl-C"));
+    while server.requests().is_empty() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let begun = Instant::now();
+    process.signal(libc::SIGINT);
+    let recorded = record::Recording::of(process, recorder).finish().expect_success();
+    // A server may be silent for half a minute.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    recorded.outcome.assert_says(&["debug files could not be had", "wrote out.pb.gz"]);
+    assert_eq!(recorded.stacks().0.iter().map(|stack| stack.values.inuse_space).sum::<i64>(), 1000);
+    assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 0, "something was left in the cache");
 }
 
 #[test]

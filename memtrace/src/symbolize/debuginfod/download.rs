@@ -3,13 +3,19 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{Kind, Settings, hex};
+
+/// How often a download looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A server, by its URL.
 #[derive(Debug)]
@@ -30,11 +36,34 @@ pub(super) enum Answer {
 }
 
 /// When to stop.
-pub(super) struct Limit<'a> {
+pub(super) struct Limit {
     /// The largest file that is taken.
     pub(super) bytes: u64,
     /// Set when nobody wants the file any more.
-    pub(super) cancelled: &'a AtomicBool,
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+/// A download that goes on in a thread of its own: a server that says nothing for half a minute must not keep a
+/// user waiting who has lost patience.
+pub(super) struct Download {
+    answer: Receiver<Result<Answer>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Download {
+    /// Waits for its end, or until nobody wants it any more. The thread then ends by itself.
+    pub(super) fn wait(self) -> Result<Answer> {
+        loop {
+            match self.answer.recv_timeout(LOOK) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) if self.cancelled.load(Ordering::Relaxed) => {
+                    bail!("interrupted")
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("the download has failed"),
+            }
+        }
+    }
 }
 
 impl Server {
@@ -56,15 +85,19 @@ impl Server {
     }
 
     /// Downloads a file into `file`. Whether it is the right one is for the caller to find out.
-    pub(super) fn download(
-        &self,
-        build_id: &[u8],
-        kind: Kind,
-        file: &mut File,
-        limit: &Limit<'_>,
-    ) -> Result<Answer> {
+    pub(super) fn start(&self, build_id: &[u8], kind: Kind, file: File, limit: Limit) -> Result<Download> {
         let url = format!("{}/buildid/{}/{}", self.url, hex(build_id), kind.name());
-        let mut response = self.agent.get(url).call()?;
+        let (sender, answer) = mpsc::channel();
+        let (agent, cancelled) = (self.agent.clone(), Arc::clone(&limit.cancelled));
+        let thread = std::thread::Builder::new().name("debuginfod".to_owned());
+        // Nobody listens any more if it was cancelled.
+        let work = move || drop(sender.send(Self::download(&agent, &url, file, &limit)));
+        thread.spawn(work).context("cannot start a thread")?;
+        Ok(Download { answer, cancelled })
+    }
+
+    fn download(agent: &Agent, url: &str, mut file: File, limit: &Limit) -> Result<Answer> {
+        let mut response = agent.get(url).call()?;
         match response.status().as_u16() {
             200 => {}
             404 => return Ok(Answer::NotFound),

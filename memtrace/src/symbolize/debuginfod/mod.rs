@@ -14,11 +14,11 @@ pub use settings::{Settings, SettingsError};
 use std::collections::HashSet;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::elf::Elf;
 use cache::Cache;
-use download::{Answer, Server};
+use download::{Answer, Limit, Server};
 
 /// Build-ids have 20 bytes, or 8 to 32 with other linkers. A target may have written anything there.
 const BUILD_ID_BYTES: std::ops::RangeInclusive<usize> = 4..=64;
@@ -51,7 +51,7 @@ pub struct Debuginfod {
     cache: Cache,
     state: Mutex<State>,
     max_bytes: u64,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
     failures: AtomicU64,
     missing: AtomicU64,
 }
@@ -72,7 +72,7 @@ impl Debuginfod {
             cache: Cache::new(settings.cache),
             state: Mutex::new(State { servers, in_vain: HashSet::new() }),
             max_bytes: settings.max_bytes,
-            cancelled: AtomicBool::new(false),
+            cancelled: Arc::default(),
             failures: AtomicU64::new(0),
             missing: AtomicU64::new(0),
         }
@@ -140,9 +140,9 @@ impl Debuginfod {
 
     fn ask(&self, server: &Server, build_id: &[u8], kind: Kind, what: &str) -> anyhow::Result<Option<File>> {
         tracing::info!("asking {server} for the {} of {what}", kind.name());
-        let mut place = self.cache.create(build_id, kind)?;
-        let limit = download::Limit { bytes: self.max_bytes, cancelled: &self.cancelled };
-        let bytes = match server.download(build_id, kind, place.as_file_mut(), &limit)? {
+        let place = self.cache.create(build_id, kind)?;
+        let limit = Limit { bytes: self.max_bytes, cancelled: Arc::clone(&self.cancelled) };
+        let bytes = match server.start(build_id, kind, place.reopen()?, limit)?.wait()? {
             Answer::NotFound => return Ok(None),
             Answer::Found { bytes } => bytes,
         };
