@@ -116,7 +116,7 @@ impl SymbolizerCounts {
         losses.add(
             "debuginfod_failures",
             self.debuginfod_failures,
-            "debug files could not be had from a debuginfod server (-v says why); some names or lines may be missing",
+            "debug files could not be had from a debuginfod server (warnings say why); some names or lines may be missing",
         );
         losses.add(
             "debuginfod_missing",
