@@ -16,6 +16,7 @@ pub mod collect;
 pub mod doctor;
 pub mod kernel;
 pub mod lifetimes;
+pub mod offline;
 pub mod output;
 pub mod profile;
 mod readable;

@@ -46,6 +46,8 @@ pub const PAUSE_32_BIT: Build = Build {
 };
 /// `with_pid.c`: runs a program as a process of a given id.
 pub const WITH_PID: Build = Build { source: "with_pid.c", ..LEAK };
+/// `jit.c`: a program that compiles a function and writes its name into a map.
+pub const JIT: Build = Build { source: "jit.c", ..LEAK };
 /// `wrapper.c`: a library to preload, an allocator whose functions call each other.
 pub const WRAPPER: Build =
     Build { source: "wrapper.c", flags: &["-shared", "-fPIC", "-fno-builtin"], stripped: false };
@@ -136,6 +138,47 @@ impl Build {
         std::fs::rename(&fresh, &path).expect("a file in the target directory can be renamed");
         path
     }
+}
+
+/// `keep.c` compiled into `dir`, with a library of its own: the program `keep` with `libkeep.so` beside it. Their
+/// functions that allocate are called `NAME_program` and `NAME_library`; those of two that differ in `padding`
+/// are at other addresses.
+pub fn keep(dir: &Path, name: &str, padding: bool) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/keep.c");
+    let compile = |output: &Path, function: &str, flags: &[&str]| {
+        let mut gcc = compiler(tools::command("gcc"), &C_FLAGS);
+        gcc.arg("-o").arg(output).arg(&source).arg(format!("-DKEEP={function}"));
+        run(gcc.args(padding.then_some("-DPADDING")).args(flags));
+    };
+    let directory = format!("-L{}", dir.display());
+    compile(
+        &dir.join("libkeep.so"),
+        &format!("{name}_library"),
+        &["-DLIBRARY", "-shared", "-fPIC", "-Wl,-soname,libkeep.so"],
+    );
+    let program = dir.join("keep");
+    compile(&program, &format!("{name}_program"), &[&directory, "-lkeep", "-Wl,-rpath,$ORIGIN"]);
+    program
+}
+
+/// The build-id of a file, in hex.
+pub fn build_id(file: &Path) -> String {
+    let notes = tools::command("readelf").args(["-n", "--wide"]).arg(file).output().expect("readelf runs");
+    let notes = String::from_utf8(notes.stdout).expect("readelf prints UTF-8");
+    let id = notes.split_once("Build ID: ").and_then(|(_, rest)| rest.lines().next());
+    id.unwrap_or_else(|| panic!("{} has no build-id", file.display())).to_owned()
+}
+
+/// Strips `program` and puts its debug information where it belongs in the directory of debug files
+/// `directory`. Returns where that is.
+pub fn split(program: &Path, directory: &Path) -> PathBuf {
+    let id = build_id(program);
+    let place = directory.join(".build-id").join(&id[..2]);
+    std::fs::create_dir_all(&place).expect("the directory of debug files is writable");
+    let debug = place.join(format!("{}.debug", &id[2..]));
+    run(tools::command("objcopy").arg("--only-keep-debug").args([program, &debug]));
+    run(tools::command("strip").arg(program));
+    debug
 }
 
 fn compiler(mut command: std::process::Command, flags: &[&str]) -> std::process::Command {

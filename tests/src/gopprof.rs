@@ -28,6 +28,17 @@ pub fn pprof(options: &[&str], profile: &Path) -> String {
     String::from_utf8(output.stdout).expect("pprof prints UTF-8")
 }
 
+/// Runs `go tool pprof OPTIONS [BINARY] PROFILE` and lets it find names itself: in `binary`, or else in the files
+/// at the paths of the profile's mappings.
+pub fn pprof_symbolizing(binary: Option<&Path>, options: &[&str], profile: &Path) -> String {
+    let mut command = Command::new(tools::go());
+    command.args(["tool", "pprof", "-symbolize=local"]).args(options).args(binary).arg(profile);
+    let output = command.output().expect("go runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pprof {options:?} refuses {}:\n{stderr}", profile.display());
+    String::from_utf8(output.stdout).expect("pprof prints UTF-8")
+}
+
 /// The rows of `-top` in its order, for the sample type `value` and with further `options`. Nothing is left
 /// out for being small.
 pub fn top(value: &str, options: &[&str], profile: &Path) -> Vec<Row> {

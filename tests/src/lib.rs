@@ -13,6 +13,8 @@
 //! | [`tools`] | where `memtrace`, `go` and the other programs are |
 //! | [`fixture`] | the C and C++ programs under `fixtures/`, compiled once |
 //! | [`process`] | a child process that is watched, timed out, and killed when dropped |
+//! | [`container`] | containers, run by runc |
+//! | [`debuginfod`] | a server of debug files |
 //! | [`target`] | processes to trace: fixtures that serve, redis, python3 |
 //! | [`record`] | `memtrace record`: started, tracing, stopped, and what it left |
 //! | [`stacks`] | stacks with values, from whichever format they were read |
@@ -20,6 +22,8 @@
 //! | [`gopprof`] | `go tool pprof` as the judge |
 //! | [`residue`] | probes that are still in the target or in the kernel |
 
+pub mod container;
+pub mod debuginfod;
 pub mod fixture;
 pub mod gopprof;
 pub mod json;

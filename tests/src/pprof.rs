@@ -72,6 +72,14 @@ pub mod proto {
         pub filename: i64,
         #[prost(int64, tag = "6")]
         pub build_id: i64,
+        #[prost(bool, tag = "7")]
+        pub has_functions: bool,
+        #[prost(bool, tag = "8")]
+        pub has_filenames: bool,
+        #[prost(bool, tag = "9")]
+        pub has_line_numbers: bool,
+        #[prost(bool, tag = "10")]
+        pub has_inline_frames: bool,
     }
 
     #[derive(Clone, PartialEq, Message)]

@@ -6,12 +6,14 @@
 //!   [`regressions`] and [`bookkeeping`] (mistakes of other tools), [`faults`]
 //! - stacks are whole: [`unwinding`]
 //! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`]
+//! - functions have the names that they have: [`symbols`], [`containers`]
 //! - the target comes first: [`serving`], [`stopping`], [`pausing`]
 //! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
 //! - the tests themselves: [`harness`]
 
 mod bookkeeping;
 mod books;
+mod containers;
 mod doctor;
 mod estimates;
 mod events;
@@ -27,6 +29,7 @@ mod sampling;
 mod serving;
 mod stopping;
 mod summary;
+mod symbols;
 mod unwinding;
 mod verbose;
 mod wrong_input;

@@ -8,6 +8,8 @@ mod progress;
 mod record;
 mod report;
 mod size;
+mod symbolize;
+mod symbols;
 mod terminal;
 
 use std::process::ExitCode;
@@ -41,12 +43,14 @@ Examples:
   memtrace record -- ./server --port 80  a command, from its first allocation
   go tool pprof -http : memtrace.server.1234.pb.gz
   memtrace report events.ndjson          lifetimes, from `record --events events.ndjson`
+  memtrace symbolize heap.pb.gz          names for a profile of `record --no-symbolize`
   memtrace doctor -p 1234                what can be traced here, and what is missing";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Record(record::Args),
     Report(report::Args),
+    Symbolize(symbolize::Args),
     Doctor(doctor::Args),
 }
 
@@ -67,6 +71,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.command {
         Command::Record(args) => record::run(&args, verbosity),
         Command::Report(args) => report::run(&args),
+        Command::Symbolize(args) => symbolize::run(&args, verbosity),
         Command::Doctor(args) => doctor::run(&args),
     };
     match result {

@@ -9,7 +9,7 @@ use memtrace::{
     profile::{Profile, printable},
     record::{self, EventWriter, Session},
     report::{SummaryOptions, summary},
-    symbolize::{Names, Options, Symbolizer},
+    symbolize::{Names, Symbolizer},
     target::{Launched, Target, launch, shell_status},
 };
 use tokio::{
@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use super::{Verbosity, destination::Destination, events, progress::Progress, size, terminal};
+use super::{Verbosity, destination::Destination, events, progress::Progress, size, symbols, terminal};
 
 /// Record the heap of a process: who allocated what is still in use
 ///
@@ -69,9 +69,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 127, value_parser = clap::value_parser!(u32).range(1..=255))]
     max_frames: u32,
 
-    /// Leave addresses as they are, to be symbolized later from mappings and build-ids
-    #[arg(long)]
+    /// Leave addresses as they are: `memtrace symbolize` or pprof names them later, from the files with the
+    /// mappings' build-ids
+    #[arg(long, conflicts_with_all = ["debuginfod", "debug_dirs"])]
     no_symbolize: bool,
+
+    #[command(flatten)]
+    symbols: symbols::SymbolArgs,
 
     /// Most live samples to keep track of [default: 262144, or 1048576 at intervals below 64KiB]
     #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
@@ -180,6 +184,7 @@ impl Recorder<'_> {
             .format
             .or_else(|| args.output.as_deref().and_then(Format::for_path))
             .unwrap_or(Format::Pprof);
+        let symbols = args.symbols.options()?;
         let named = args.output.as_deref().map(Destination::named).transpose()?;
         let target = args.pid.map(Target::open).transpose()?;
         let mut signals = Signals::new().context("cannot listen for signals")?;
@@ -245,12 +250,20 @@ impl Recorder<'_> {
         }
         let destination = if named_later { self.unnamed(&recording.target, format)? } else { destination };
 
+        let servers = symbols.debuginfod.clone();
         let mut names = if args.no_symbolize {
             Names::off()
         } else {
-            Names::new(Symbolizer::start(Options::default()).context("cannot start the symbolizer")?)
+            Names::new(Symbolizer::start(symbols).context("cannot start the symbolizer")?)
         };
-        let profile = record::profile(&recording, args.sample_interval, &mut names).await;
+        let profile = record::profile(&recording, args.sample_interval, &mut names);
+        let profile = match &servers {
+            Some(servers) => {
+                self.say("looking for debug information, also on debuginfod servers; Ctrl-C ends that");
+                symbols::interruptible(profile, servers, async || signals.next().await).await
+            }
+            None => profile.await,
+        };
         // Neither's failure keeps the other from being written.
         let written = self.write(destination, format, &profile);
         let events = match (recording.events.take(), &args.events) {

@@ -61,7 +61,7 @@ enum Format {
 }
 
 /// A profile is read as a whole; one that is larger than this is none.
-const LARGEST_PROFILE: u64 = 1 << 30;
+pub(super) const LARGEST_PROFILE: u64 = 1 << 30;
 
 /// Runs the subcommand.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {

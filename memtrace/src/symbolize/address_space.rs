@@ -12,12 +12,14 @@ use procfs::process::Process;
 use rustix::fs::OFlags;
 
 use super::frame::{Frame, Region};
+use super::generated::Generated;
 use super::maps::{self, MapLine};
 use super::module::Identity;
 use super::modules::Modules;
 use super::pace::Pace;
 use super::root::{Root, regular_file};
 use crate::target::living_thread;
+use super::vdso;
 
 /// Mappings that are gone are remembered up to this number; the oldest go first.
 const MAX_RETIRED: usize = 4096;
@@ -42,6 +44,8 @@ pub struct AddressSpace {
     /// By way of which its memory is seen, where its main thread has ended.
     thread: Option<Process>,
     root: Option<Arc<Root>>,
+    /// The names of code that has no file; needs the root.
+    generated: Option<Arc<Generated>>,
     modules: Arc<Modules>,
     /// In order of address, each with the line that it was made from.
     current: Vec<(MapLine, Arc<Region>)>,
@@ -89,6 +93,7 @@ impl AddressSpace {
             process,
             thread: None,
             root: None,
+            generated: None,
             modules: Arc::clone(modules),
             current: Vec::new(),
             retired: VecDeque::new(),
@@ -125,6 +130,7 @@ impl AddressSpace {
         if self.root.is_none() {
             // Without it only the target's own debug files and map_files' substitute are missed.
             self.root = Root::open(self.memory()).ok().map(Arc::new);
+            self.generated = self.root.as_ref().and_then(|root| Generated::of(&self.process, root));
         }
         self.counts.reads += 1;
         let known = std::mem::take(&mut self.current).into_iter();
@@ -211,6 +217,10 @@ impl AddressSpace {
         }
         let region = region.or_else(|| self.in_retired(address));
         self.counts.unmapped += u64::from(region.is_none());
+        if let Some(region) = &region {
+            // Looked up now, so that the name is that of the code which was there when the stack was new.
+            region.generated_name(address);
+        }
         Frame::Code { address, region }
     }
 
@@ -228,6 +238,10 @@ impl AddressSpace {
     fn region(&self, line: &MapLine, executable: &mut Option<Option<Identity>>) -> Arc<Region> {
         let module = if line.is_file() {
             self.modules.file(line.path.as_ref(), self.open_mapped(line), self.root.as_ref())
+        } else if line.path == vdso::NAME
+            && let Ok(image) = vdso::copy(self.memory(), line)
+        {
+            self.modules.file(vdso::NAME.as_ref(), Ok(image), None)
         } else {
             self.modules.named(&line.path)
         };
@@ -239,7 +253,8 @@ impl AddressSpace {
             (Some(exe), Ok(file)) => exe.same_inode(&file.identity()),
             _ => self.memory().exe().is_ok_and(|exe| exe == module.path()),
         };
-        Arc::new(Region::new(line, module, is_main))
+        let generated = self.generated.as_ref().filter(|_| line.is_memory()).cloned();
+        Arc::new(Region::new(line, module, is_main, generated))
     }
 
     /// Opens the very file that is mapped, and where that is not permitted (it needs CAP_SYS_ADMIN or

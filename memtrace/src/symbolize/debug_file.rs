@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::elf::Elf;
 use super::module::{Identity, Module, fd_path};
-use super::root::Root;
+use super::root::{Root, regular_file_at};
 
 /// A debug file, held open.
 #[derive(Debug)]
@@ -50,10 +50,17 @@ impl DebugFile {
         candidates.into_iter().find_map(|(root, path)| Self::open(module, root, &path))
     }
 
+    /// A file that is known to be that of the module.
+    pub(super) fn of(file: File) -> Option<Self> {
+        let identity = Identity::from(&file.metadata().ok()?);
+        let has_debug_info = Elf::read(&file).ok()?.has_debug_info;
+        Some(Self { file, identity, has_debug_info })
+    }
+
     fn open(module: &Module, root: Option<&Root>, path: &Path) -> Option<Self> {
         let file = match root {
             Some(root) => root.open_file(path),
-            None => open_on_host(path),
+            None => regular_file_at(path),
         };
         let file = file.ok()?;
         let identity = Identity::from(&file.metadata().ok()?);
@@ -89,14 +96,6 @@ fn build_id_path(build_id: &[u8]) -> Option<PathBuf> {
     let (first, rest) = build_id.split_first().filter(|(_, rest)| !rest.is_empty())?;
     let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
     Some(PathBuf::from(format!(".build-id/{first:02x}/{rest}.debug")))
-}
-
-fn open_on_host(path: &Path) -> io::Result<File> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    File::open(path)
 }
 
 /// The CRC-32 of the whole file, which is what `.gnu_debuglink` holds.

@@ -64,6 +64,18 @@ impl Elf {
         }
     }
 
+    /// Whether all sections that the headers promise are in the file: false for one that was cut off.
+    pub(super) fn is_whole(file: &File) -> bool {
+        let Ok(size) = file.metadata().map(|metadata| metadata.len()) else { return false };
+        let data = ReadCache::new(file);
+        let whole = match FileKind::parse(&data) {
+            Ok(FileKind::Elf64) => sections_end::<FileHeader64<Endianness>>(&data),
+            Ok(FileKind::Elf32) => sections_end::<FileHeader32<Endianness>>(&data),
+            _ => None,
+        };
+        whole.is_some_and(|end| end <= size)
+    }
+
     /// The address that the file's own symbols use for the code at `file_offset`.
     ///
     /// A page of the file can be mapped by two segments (lld lays files out so); the executable one is
@@ -133,6 +145,18 @@ where
     Ok(elf)
 }
 
+/// The offset at which the last section ends; `None` where the section headers themselves are missing.
+fn sections_end<H>(data: &ReadCache<&File>) -> Option<u64>
+where
+    H: FileHeader<Endian = Endianness>,
+{
+    let header = H::parse(data).ok()?;
+    let endian = header.endian().ok()?;
+    let sections = header.section_headers(endian, data).ok()?;
+    let ends = sections.iter().filter_map(|section| section.file_range(endian));
+    ends.map(|(offset, size)| offset.saturating_add(size)).max()
+}
+
 /// The build-id among the notes, or empty. Notes that cannot be read are no reason to give up a file.
 fn build_id<'data, H>(
     notes: object::read::Result<Option<NoteIterator<'data, H>>>,
@@ -174,6 +198,17 @@ mod tests {
         let code = elf.segments.iter().find(|segment| segment.executable).unwrap();
         assert_eq!(elf.address_of(code.file_offset + 8), Some(code.address + 8));
         assert_eq!(elf.address_of(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_off_is_not_whole() {
+        let copy = tempfile::NamedTempFile::new().unwrap();
+        let size = std::fs::copy("/proc/self/exe", copy.path()).unwrap();
+        assert!(Elf::is_whole(copy.as_file()));
+        for end in [size - 1, size / 2, 100, 0] {
+            copy.as_file().set_len(end).unwrap();
+            assert!(!Elf::is_whole(copy.as_file()), "{end} of {size} bytes");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use blazesym::symbolize::{Symbolizer, evict};
 use indexmap::IndexMap;
 
 use super::debug_file::DebugFile;
+use super::debuginfod::Kind;
 use super::failure::Failure;
 use super::lookup::{self, Start};
 use super::module::{Identity, Module, ModuleId, OpenFile};
@@ -177,7 +178,8 @@ impl Engine {
         let mut debug_file = None;
         if self.options.debug_info {
             if !elf.has_debug_info {
-                debug_file = DebugFile::find(module, &self.options.debug_directories);
+                debug_file = DebugFile::find(module, &self.options.debug_directories)
+                    .or_else(|| self.download(module));
             }
             if let Some(file) = &debug_file {
                 if file.has_debug_info {
@@ -197,6 +199,17 @@ impl Engine {
             [module.file().ok().map(OpenFile::identity), debug_file.as_ref().map(DebugFile::identity)];
         let bytes = files.iter().flatten().map(Identity::size).sum();
         Sources { module: Arc::clone(module), debug_file, list, bytes }
+    }
+}
+
+impl Engine {
+    /// The debug file from a server, where the user wants that.
+    fn download(&self, module: &Module) -> Option<DebugFile> {
+        let servers = self.options.debuginfod.as_ref()?;
+        // What is in brackets is no file that a server could have.
+        let path = module.path().to_str().filter(|path| path.starts_with('/'))?;
+        let file = servers.find(&module.elf().build_id, Kind::DebugInfo, path)?;
+        DebugFile::of(file)
     }
 }
 

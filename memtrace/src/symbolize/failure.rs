@@ -9,6 +9,8 @@ pub enum Failure {
     Unmapped,
     /// Code without a file: made at run time (a JIT), or a part of the kernel.
     NoFile,
+    /// The file is not on this machine, or only with another build-id. Only where the process is not there.
+    Absent,
     /// The file has no symbol for the address.
     NoSymbols,
     /// The file could not be opened.
@@ -26,6 +28,18 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Those that another attempt to find names can overcome.
+    pub(crate) const OF_FILES: [Self; 8] = [
+        Self::Absent,
+        Self::NoSymbols,
+        Self::Unreadable,
+        Self::Malformed,
+        Self::Changed,
+        Self::TooManyFiles,
+        Self::Panicked,
+        Self::Stopped,
+    ];
+
     /// The loss's stable name and what it means to the reader.
     pub fn loss(self) -> (&'static str, &'static str) {
         match self {
@@ -36,6 +50,10 @@ impl Failure {
             Self::NoFile => (
                 "frames_without_file",
                 "addresses are in code that has no file, such as that of a JIT compiler",
+            ),
+            Self::Absent => (
+                "frames_in_absent_file",
+                "addresses are in files that were not found with the same build-id; name their directory with --binaries, or use --debuginfod",
             ),
             Self::NoSymbols => (
                 "frames_without_symbol",
@@ -65,7 +83,7 @@ impl Failure {
     }
 
     /// Counts `count` distinct addresses that have no name for this reason.
-    pub(super) fn count(self, losses: &mut Losses, count: u64) {
+    pub(crate) fn count(self, losses: &mut Losses, count: u64) {
         let (name, meaning) = self.loss();
         losses.add(name, count, meaning);
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::failure::Failure;
+use super::generated::Generated;
 use super::maps::MapLine;
 use super::module::{Module, ModuleId};
 use crate::profile::Mapping;
@@ -18,10 +19,17 @@ pub struct Region {
     path: String,
     is_main: bool,
     module: Arc<Module>,
+    /// Where the names are, if the region holds code that the process has generated.
+    generated: Option<Arc<Generated>>,
 }
 
 impl Region {
-    pub(super) fn new(line: &MapLine, module: Arc<Module>, is_main: bool) -> Self {
+    pub(super) fn new(
+        line: &MapLine,
+        module: Arc<Module>,
+        is_main: bool,
+        generated: Option<Arc<Generated>>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -31,6 +39,7 @@ impl Region {
             path: line.path.clone(),
             is_main,
             module,
+            generated,
         }
     }
 
@@ -78,6 +87,15 @@ impl Region {
     pub fn address_of(&self, file_offset: u64) -> Option<u64> {
         let within = file_offset.checked_sub(self.file_offset)?;
         (within < self.end - self.start).then_some(self.start + within)
+    }
+
+    /// The name that the process's JIT compiler gives to the code at `address`. What was found once stays.
+    pub(super) fn generated_name(&self, address: u64) -> Option<Arc<str>> {
+        self.generated.as_ref()?.name(address)
+    }
+
+    pub(super) fn generated(&self) -> Option<&Arc<Generated>> {
+        self.generated.as_ref()
     }
 
     /// The region as a profile has it.

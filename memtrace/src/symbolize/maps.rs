@@ -28,6 +28,15 @@ impl MapLine {
     pub(super) fn is_file(&self) -> bool {
         self.inode != 0 && self.path.starts_with('/')
     }
+
+    /// Whether the mapping is memory in which a process may have put code: anonymous memory, also where
+    /// the kernel shows it as a file (the kernel's tools/perf/util/map.c, `is_anon_memory`).
+    pub(super) fn is_memory(&self) -> bool {
+        const FILES: [&str; 4] = ["/memfd:", "/dev/zero", "/anon_hugepage", "/SYSV"];
+        const KERNEL: [&str; 4] = ["[vdso]", "[vvar]", "[vsyscall]", "[uprobes]"];
+        FILES.iter().any(|file| self.path.starts_with(file))
+            || (!self.path.starts_with('/') && !KERNEL.contains(&self.path.as_str()))
+    }
 }
 
 /// The executable mappings in order of address, and whether there was any mapping at all: a process
@@ -108,6 +117,7 @@ mod tests {
         assert_eq!((lines[0].start, lines[0].end), (0x55d0_c000_1000, 0x55d0_c000_2000));
         assert_eq!((lines[0].file_offset, lines[0].inode, lines[0].device), (0x1000, 77, (0xfe, 1)));
         assert!(lines[0].is_file() && !lines[1].is_file() && !lines[2].is_file());
+        assert!(!lines[0].is_memory() && lines[1].is_memory() && !lines[2].is_memory());
     }
 
     #[test]

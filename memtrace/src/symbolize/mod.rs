@@ -31,36 +31,45 @@
 //! # }
 //! ```
 //!
+//! Where the process is not there, [`Files`] finds the [`Module`] of a mapping on this machine;
+//! [`offline`](crate::offline) is made of that.
+//!
 //! # All addresses are return addresses
 //! memtrace takes stacks when the allocation function returns, so even the innermost frame is that of a
 //! caller. [`AddressSpace::normalize`] subtracts one from each; everything behind it deals in addresses
 //! within instructions.
 //!
 //! # What is not attempted
-//! JIT code (`perf-PID.map`), symbols of the vDSO, debuginfod, and split DWARF (`.dwp`, `.dwo`). Files
+//! Split DWARF (`.dwp`, `.dwo`). Files
 //! are parsed through a mapping: a target that cuts a file short in the very moment between check and
 //! use can end memtrace by SIGBUS. Names are as trustworthy as the files that they come from, and a file
 //! that claims the build-id and size of another is taken for it.
 
 mod address_space;
 mod debug_file;
+pub mod debuginfod;
 mod demangle;
 mod elf;
 mod engine;
 mod failure;
+mod files;
 mod frame;
+mod generated;
 mod lookup;
 mod maps;
 mod module;
 mod modules;
 mod names;
 mod pace;
+mod perf_map;
 mod quiet;
 mod root;
+mod vdso;
 mod worker;
 
 pub use address_space::{AddressSpace, Counts, Error};
 pub use failure::Failure;
+pub use files::Files;
 pub use frame::{Frame, Region};
 pub use module::{Module, ModuleId};
 pub use modules::Modules;

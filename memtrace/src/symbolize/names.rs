@@ -1,12 +1,14 @@
 //! Names of frames, each found once, and profiles made of them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use super::address_space::AddressSpace;
 use super::failure::Failure;
 use super::frame::{Frame, Region};
+use super::generated::{Generated, Refusal};
 use super::module::ModuleId;
 use super::worker::{NamedLine, Query, Resolution, Symbolizer};
 use crate::profile::{Function, Line, Location, Losses, Mapping, Profile, Sample};
@@ -23,17 +25,19 @@ pub const UNKNOWN_MAPPING: &str = "[unknown]";
 pub struct Names {
     symbolizer: Option<Symbolizer>,
     known: HashMap<(ModuleId, u64), Resolution>,
+    /// The generated code in which frames were, each process's once.
+    generated: Vec<Arc<Generated>>,
 }
 
 impl Names {
     /// Names that come from `symbolizer`.
     pub fn new(symbolizer: Symbolizer) -> Self {
-        Self { symbolizer: Some(symbolizer), known: HashMap::new() }
+        Self { symbolizer: Some(symbolizer), known: HashMap::new(), generated: Vec::new() }
     }
 
     /// No names: profiles get addresses, mappings and build-ids, to be symbolized later.
     pub fn off() -> Self {
-        Self { symbolizer: None, known: HashMap::new() }
+        Self { symbolizer: None, known: HashMap::new(), generated: Vec::new() }
     }
 
     /// Finds the names of those frames that were not seen before.
@@ -63,24 +67,38 @@ impl Names {
 
     /// Adds what was lost beside single frames, which [`Interner`] counts.
     pub fn add_losses(&self, losses: &mut Losses) {
-        let counts = self.symbolizer.as_ref().map(Symbolizer::counts).unwrap_or_default();
+        self.symbolizer.as_ref().map(Symbolizer::counts).unwrap_or_default().add_to(losses);
+        let maps = || self.generated.iter().map(|generated| generated.unusable());
+        let refused = |refusal| maps().filter(|map| map.refusal == Some(refusal)).count() as u64;
         losses.add(
-            "symbolizer_restarts",
-            counts.restarts,
-            "times the symbolizer failed on a file and was started anew; some names or lines may be missing",
+            "perf_map_untrusted",
+            refused(Refusal::Untrusted),
+            "files /tmp/perf-PID.map belong neither to the process's user nor to root, or are no regular files, so the names of generated code in them are not used",
         );
         losses.add(
-            "symbol_sources_unusable",
-            counts.bad_sources,
-            "times symbols or debug information could not be read; some names or lines may be missing",
+            "perf_map_too_large",
+            refused(Refusal::TooLarge),
+            "files /tmp/perf-PID.map are larger than memtrace reads (64 MiB); names of generated code may be missing",
+        );
+        losses.add(
+            "perf_map_lines_invalid",
+            maps().map(|map| map.bad_lines + map.dropped).sum(),
+            "lines of a file /tmp/perf-PID.map are not valid or too many; names of generated code may be missing",
         );
     }
 
     /// What has to be asked for, by module.
-    fn unknown<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> Vec<Query> {
+    fn unknown<'a>(&mut self, frames: impl IntoIterator<Item = &'a Frame>) -> Vec<Query> {
         let mut queries: IndexMap<ModuleId, Query> = IndexMap::new();
         let mut asked = HashSet::new();
-        for (module, offset) in frames.into_iter().filter_map(Frame::place) {
+        for frame in frames {
+            if let Frame::Code { region: Some(region), .. } = frame
+                && let Some(generated) = region.generated()
+                && !self.generated.iter().any(|known| Arc::ptr_eq(known, generated))
+            {
+                self.generated.push(Arc::clone(generated));
+            }
+            let Some((module, offset)) = frame.place() else { continue };
             let key = (module.id(), offset);
             if !self.known.contains_key(&key) && asked.insert(key) {
                 queries.entry(module.id()).or_insert_with(|| (module.clone(), Vec::new())).1.push(offset);
@@ -147,14 +165,17 @@ impl<'a> Interner<'a> {
         let mapping = region.map_or_else(|| named_mapping(UNKNOWN_MAPPING), Region::to_mapping);
         let name = mapping.path.clone();
         let mapping = self.profile.mappings.insert_full(mapping).0;
-        let lines = match self.resolution(frame) {
-            Some(Ok(lines)) => lines.iter().map(|line| self.line(line)).collect(),
-            Some(Err(Failure::NoFile)) if is_kernel_page(&name) => vec![self.remark(&name)],
-            Some(Err(failure)) => {
+        // Generated code is named also where names are not asked for: nobody could find them later.
+        let generated = region.and_then(|region| region.generated_name(address));
+        let lines = match (self.resolution(frame), generated) {
+            (Some(Ok(lines)), _) => lines.iter().map(|line| self.line(line)).collect(),
+            (_, Some(name)) => vec![self.remark(&name)],
+            (Some(Err(_)), None) if is_kernel_page(&name) => vec![self.remark(&name)],
+            (Some(Err(failure)), None) => {
                 failure.count(&mut self.profile.losses, 1);
                 Vec::new()
             }
-            None => Vec::new(),
+            (None, None) => Vec::new(),
         };
         let location = self.profile.locations.insert_full(Location { address, mapping, lines }).0;
         self.seen.insert(key, location);

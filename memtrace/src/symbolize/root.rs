@@ -34,7 +34,17 @@ impl Root {
     /// Opens a regular file by the path that the target uses. Symbolic links cannot lead out of the
     /// root: `RESOLVE_IN_ROOT`, openat2(2), Linux 5.6.
     pub(super) fn open_file(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        self.open_with(path, OFlags::empty())
+    }
+
+    /// The same, but the last part of the path may not be a symbolic link: anybody may have put one
+    /// there, to a file of somebody else's.
+    pub(super) fn open_own_file(&self, path: &Path) -> io::Result<File> {
+        self.open_with(path, OFlags::NOFOLLOW)
+    }
+
+    fn open_with(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
         let found = openat2(&self.directory, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
         regular_file(&File::from(found))
     }
@@ -47,6 +57,12 @@ pub(super) fn regular_file(found: &File) -> io::Result<File> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     File::open(fd_path(found))
+}
+
+/// Opens a regular file by its path on this machine.
+pub(super) fn regular_file_at(path: &Path) -> io::Result<File> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    regular_file(&File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
 #[cfg(test)]

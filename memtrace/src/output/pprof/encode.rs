@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::proto;
 use super::strings::Strings;
-use crate::profile::{Function, Inconsistent, Location, Profile, ValueType, printable};
+use crate::profile::{Function, Inconsistent, Location, Loss, Profile, ValueType, printable};
 
 /// The message for `profile`.
 ///
@@ -108,16 +108,25 @@ impl Has {
 }
 
 fn function<'a>(index: usize, function: &'a Function, strings: &mut Strings<'a>) -> proto::Function {
-    // pprof's looksLikeDemangledCPlusPlus, internal/symbolizer/symbolizer.go.
-    let looks_demangled = function.name.contains(['<', '>', '[', ']']) || function.name.contains("::");
-    let spared = looks_demangled && function.system_name == function.name;
     proto::Function {
         id: id(index),
         name: strings.index(&function.name),
-        system_name: strings.index(if spared { "" } else { &function.system_name }),
+        system_name: strings.index(system_name(&function.name, &function.system_name)),
         filename: strings.index(&function.file),
         start_line: function.start_line.into(),
     }
+}
+
+/// What is written for a function's `system_name`, see [`encode`].
+pub(crate) fn system_name<'a>(name: &str, system_name: &'a str) -> &'a str {
+    // pprof's looksLikeDemangledCPlusPlus, internal/symbolizer/symbolizer.go.
+    let looks_demangled = name.contains(['<', '>', '[', ']']) || name.contains("::");
+    if looks_demangled && system_name == name { "" } else { system_name }
+}
+
+/// A loss as a comment.
+pub(crate) fn loss_comment(loss: &Loss) -> String {
+    format!("loss: {} {}: {}", loss.name, loss.count, loss.meaning)
 }
 
 fn location(index: usize, location: &Location, mapping_ids: &[u64]) -> proto::Location {
@@ -158,7 +167,7 @@ fn samples<'a>(profile: &'a Profile, strings: &mut Strings<'a>) -> Vec<proto::Sa
 /// The profile's comments, its statistics and its losses, one line each whatever the target's names hold: no name
 /// may forge a loss.
 fn comments(profile: &Profile) -> impl Iterator<Item = String> {
-    let losses = profile.losses.iter().map(|it| format!("loss: {} {}: {}", it.name, it.count, it.meaning));
+    let losses = profile.losses.iter().map(loss_comment);
     let statistics =
         profile.statistics.iter().map(|it| format!("statistic: {} {} {}", it.name, it.value, it.unit));
     let comments = profile.comments.iter().map(|comment| printable(comment).into_owned());

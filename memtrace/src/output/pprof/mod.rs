@@ -22,8 +22,9 @@ mod strings;
 
 pub use decode::{DecodeError, decode};
 pub use encode::encode;
+pub(crate) use encode::{loss_comment, system_name};
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -38,7 +39,15 @@ use crate::profile::Profile;
 ///
 /// If `out` fails, or if the profile does not pass [`Profile::check`].
 pub fn write(profile: &Profile, out: &mut dyn Write) -> Result<(), Error> {
-    let message = encode(profile)?;
+    Ok(write_message(&encode(profile)?, out)?)
+}
+
+/// Writes a message as it is, gzipped.
+///
+/// # Errors
+///
+/// If `out` fails.
+pub fn write_message(message: &proto::Profile, out: &mut dyn Write) -> io::Result<()> {
     let mut gzip = GzEncoder::new(out, Compression::default());
     gzip.write_all(&message.encode_to_vec())?;
     gzip.finish()?;

@@ -13,13 +13,24 @@ fn source(path: &str) -> String {
 /// Every variant; the `match` fails to compile when there is another one.
 fn failures() -> Vec<Failure> {
     use Failure::{
-        Changed, Malformed, NoFile, NoSymbols, Panicked, Stopped, TooManyFiles, Unmapped, Unreadable,
+        Absent, Changed, Malformed, NoFile, NoSymbols, Panicked, Stopped, TooManyFiles, Unmapped, Unreadable,
     };
-    let all = [Unmapped, NoFile, NoSymbols, Unreadable, Malformed, Changed, TooManyFiles, Panicked, Stopped];
+    let all = [
+        Unmapped,
+        NoFile,
+        Absent,
+        NoSymbols,
+        Unreadable,
+        Malformed,
+        Changed,
+        TooManyFiles,
+        Panicked,
+        Stopped,
+    ];
     for failure in all {
         match failure {
-            Unmapped | NoFile | NoSymbols | Unreadable | Malformed | Changed | TooManyFiles | Panicked
-            | Stopped => {}
+            Unmapped | NoFile | Absent | NoSymbols | Unreadable | Malformed | Changed | TooManyFiles
+            | Panicked | Stopped => {}
         }
     }
     all.to_vec()
