@@ -62,6 +62,12 @@ counters! {
     StackTruncated,
     /// The address that `posix_memalign` stored could not be read: an allocation was not recorded.
     ResultUnreadable,
+    /// The frames of the Python interpreter could not be read to their end.
+    PythonUnreadable,
+    /// A stack had more Python frames than are kept.
+    PythonTruncated,
+    /// The interpreter had more threads than were looked at: the Python frames of a stack are missing.
+    PythonTooManyThreads,
 }
 
 #[cfg(test)]

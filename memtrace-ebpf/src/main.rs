@@ -23,6 +23,7 @@ mod diagnostics;
 mod events;
 mod free;
 mod nested;
+mod python;
 mod returned;
 mod sample;
 mod stack;

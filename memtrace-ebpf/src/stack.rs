@@ -12,7 +12,7 @@ use memtrace_common::{
     WrapperRow, Wrappers,
 };
 
-use crate::{arch, atomic, books, counters::count, diagnostics, events, task};
+use crate::{arch, atomic, books, counters::count, diagnostics, events, python, task};
 
 /// How many programs on one CPU can be in the middle of a walk: one that runs, and others that it has
 /// preempted.
@@ -56,7 +56,7 @@ pub(crate) fn record(ctx: &RetProbeContext, pid_tgid: u64) -> u64 {
 
 /// One step of the hash that is a stack's identity: multiply and fold, as in MurmurHash3's finalizer.
 #[inline(always)]
-fn mix(hash: u64, value: u64) -> u64 {
+pub(crate) fn mix(hash: u64, value: u64) -> u64 {
     let hash = (hash ^ value).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^ (hash >> 32)
 }
@@ -164,6 +164,7 @@ fn walk(ctx: &RetProbeContext, pid_tgid: u64, stack: &mut NewStack) -> u64 {
         below = frame_pointer;
         frame_pointer = next;
     }
+    hash = python::walk(pid_tgid, &mut stack.python, hash);
     // The id that stands for "not recorded" must not be a real one.
     let stack_id = if hash == STACK_NOT_RECORDED { 1 } else { hash };
     announce(stack, pid_tgid, stack_id, len as u32, end);

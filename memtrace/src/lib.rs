@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod lifetimes;
 pub mod output;
 pub mod profile;
+pub mod python;
 mod readable;
 pub mod record;
 pub mod report;

@@ -7,7 +7,7 @@ use memtrace::{
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
-    record::{self, EventWriter, Session},
+    record::{self, EventWriter, PythonMode, Session},
     report::{SummaryOptions, summary},
     symbolize::{Names, Options, Symbolizer},
     target::{Launched, Target, launch, shell_status},
@@ -64,6 +64,10 @@ pub(super) struct Args {
     /// How many stacks the summary shows
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
+
+    /// Whether to show Python functions, where the process is a CPython interpreter or has one in it
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    python: PythonMode,
 
     /// Leave addresses as they are, to be symbolized later from mappings and build-ids
     #[arg(long)]
@@ -200,8 +204,8 @@ impl Recorder<'_> {
             None => None,
         };
         let mut session = match target {
-            Some(target) => Session::attach(kernel, target)?,
-            None => Session::launch(kernel, launch(&args.command[0], &args.command[1..])?)?,
+            Some(target) => Session::attach(kernel, target, args.python)?,
+            None => Session::launch(kernel, launch(&args.command[0], &args.command[1..])?, args.python)?,
         };
         if let Some(file) = events {
             let events = EventWriter::start(file, args.sample_interval);

@@ -3,6 +3,7 @@
 use memtrace_common::{
     Block, BlockEvent, EVENT_ALLOCATED, EVENT_EXEC, EVENT_FREED, EVENT_LOADER, EVENT_NEW_STACK, ImageChanged,
     MAX_FRAMES, NewStack, StackEnd,
+    python::{MAX_PYTHON_FRAMES, PythonEnd, PythonFrame, PythonFrames},
 };
 
 /// What changed in a process's code.
@@ -44,6 +45,10 @@ pub enum Event {
         end: StackEnd,
         /// Return addresses, the innermost first.
         frames: Vec<u64>,
+        /// The frames of the Python interpreter, the innermost first.
+        python: Vec<PythonFrame>,
+        /// How the walk of these ended.
+        python_end: PythonEnd,
     },
     /// Something happened to a recorded allocation.
     Block(BlockChange),
@@ -67,6 +72,27 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
 }
 
+/// The Python part of a new stack, which may end before it.
+fn python(bytes: &[u8]) -> Option<(Vec<PythonFrame>, PythonEnd)> {
+    let start = std::mem::offset_of!(NewStack, python);
+    if bytes.len() <= start {
+        return Some((Vec::new(), PythonEnd::NoPython));
+    }
+    let len = u32_at(bytes, start + std::mem::offset_of!(PythonFrames, len))? as usize;
+    let end = u32_at(bytes, start + std::mem::offset_of!(PythonFrames, end))?;
+    let first = start + std::mem::offset_of!(PythonFrames, frames);
+    let frame = |index| {
+        let at = first + index * size_of::<PythonFrame>();
+        Some(PythonFrame {
+            code: u64_at(bytes, at + std::mem::offset_of!(PythonFrame, code))?,
+            place: u32_at(bytes, at + std::mem::offset_of!(PythonFrame, place))?,
+            fingerprint: u32_at(bytes, at + std::mem::offset_of!(PythonFrame, fingerprint))?,
+        })
+    };
+    let frames = (0..len.min(MAX_PYTHON_FRAMES)).map(frame).collect::<Option<_>>()?;
+    Some((frames, PythonEnd::from_number(end)?))
+}
+
 impl Event {
     /// Reads one record; `None` where it is none that this version knows.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
@@ -82,7 +108,9 @@ impl Event {
                 let end = StackEnd::from_number(u32_at(bytes, std::mem::offset_of!(NewStack, end))?)?;
                 let first = std::mem::offset_of!(NewStack, frames);
                 let frames = (0..len.min(MAX_FRAMES)).map(|index| u64_at(bytes, first + index * 8));
-                Some(Self::NewStack { tgid, stack_id, end, frames: frames.collect::<Option<_>>()? })
+                let frames = frames.collect::<Option<_>>()?;
+                let (python, python_end) = python(bytes)?;
+                Some(Self::NewStack { tgid, stack_id, end, frames, python, python_end })
             }
             EVENT_LOADER => image_changed(ImageChange::Loader),
             kind @ (EVENT_ALLOCATED | EVENT_FREED) => {
@@ -125,7 +153,7 @@ mod tests {
         for frame in 0..MAX_FRAMES as u64 {
             bytes.extend((0x1000 + frame).to_ne_bytes());
         }
-        assert_eq!(bytes.len(), size_of::<NewStack>());
+        assert_eq!(bytes.len(), std::mem::offset_of!(NewStack, python));
         bytes
     }
 
@@ -133,7 +161,28 @@ mod tests {
     fn a_stack_has_as_many_frames_as_it_says() {
         let event = Event::parse(&new_stack(2));
         let frames = vec![0x1000, 0x1001];
-        assert_eq!(event, Some(Event::NewStack { tgid: 42, stack_id: 7, end: StackEnd::Root, frames }));
+        let (python, python_end) = (Vec::new(), PythonEnd::NoPython);
+        let end = StackEnd::Root;
+        assert_eq!(event, Some(Event::NewStack { tgid: 42, stack_id: 7, end, frames, python, python_end }));
+    }
+
+    #[test]
+    fn a_stack_may_have_a_python_part() {
+        let mut bytes = new_stack(1);
+        bytes.extend(1u32.to_ne_bytes());
+        bytes.extend((PythonEnd::Root as u32).to_ne_bytes());
+        for index in 0..MAX_PYTHON_FRAMES as u64 {
+            bytes.extend((0x7000 + index).to_ne_bytes());
+            bytes.extend(200u32.to_ne_bytes());
+            bytes.extend(0xabcd_u32.to_ne_bytes());
+        }
+        assert_eq!(bytes.len(), size_of::<NewStack>());
+        let Some(Event::NewStack { python, python_end, .. }) = Event::parse(&bytes) else {
+            panic!("no stack")
+        };
+        assert_eq!(python, [PythonFrame { code: 0x7000, place: 200, fingerprint: 0xabcd }]);
+        assert_eq!(python_end, PythonEnd::Root);
+        assert_eq!(Event::parse(&bytes[..std::mem::offset_of!(NewStack, python) + 12]), None);
     }
 
     #[test]

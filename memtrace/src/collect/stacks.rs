@@ -2,9 +2,15 @@
 
 use std::collections::HashMap;
 
-use memtrace_common::StackEnd;
+use memtrace_common::{
+    StackEnd,
+    python::{PythonEnd, PythonFrame},
+};
 
-use crate::symbolize::{AddressSpace, Frame};
+use crate::{
+    python::{self, Interpreter, Joined},
+    symbolize::{AddressSpace, Frame},
+};
 
 /// A stack that was announced.
 #[derive(Clone, Debug)]
@@ -13,6 +19,8 @@ pub struct RecordedStack {
     pub frames: Vec<Frame>,
     /// How the walk ended.
     pub end: StackEnd,
+    /// How the walk of the Python interpreter's frames ended.
+    pub python_end: PythonEnd,
 }
 
 impl RecordedStack {
@@ -22,20 +30,44 @@ impl RecordedStack {
     }
 }
 
+/// A stack as the kernel program sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced<'a> {
+    /// Its identity.
+    pub stack_id: u64,
+    /// How the walk ended.
+    pub end: StackEnd,
+    /// Return addresses, the innermost first.
+    pub frames: &'a [u64],
+    /// The frames of the Python interpreter, the innermost first.
+    pub python: &'a [PythonFrame],
+    /// How the walk of these ended.
+    pub python_end: PythonEnd,
+}
+
 /// All stacks that were announced.
 #[derive(Debug, Default)]
 pub struct Stacks {
     by_id: HashMap<u64, RecordedStack>,
+    /// Python frames whose code object was gone when it was to be read.
+    pub python_frames_gone: u64,
+    /// Stacks that reach their root, and whose Python frames have no certain place among the native ones.
+    pub python_unjoined: u64,
 }
 
 impl Stacks {
-    /// Takes in a stack of the process with this address space.
-    pub fn add(&mut self, space: &mut AddressSpace, stack_id: u64, end: StackEnd, addresses: &[u64]) {
+    /// Takes in a stack of the process with this address space and Python interpreter.
+    pub fn add(
+        &mut self,
+        space: &mut AddressSpace,
+        interpreter: Option<&mut Interpreter>,
+        announced: &Announced<'_>,
+    ) {
+        let Announced { stack_id, mut end, python_end, .. } = *announced;
         if self.by_id.contains_key(&stack_id) {
             return;
         }
-        let mut frames = space.normalize(addresses);
-        let mut end = end;
+        let mut frames = space.normalize(announced.frames);
         // Code without frame pointers uses that register for other things. A caller that is in no
         // executable mapping is such a thing, and so is all that comes after it.
         let is_code = |frame: &Frame| matches!(frame, Frame::Code { region: Some(_), .. });
@@ -43,7 +75,13 @@ impl Stacks {
             frames.truncate(broken + 1);
             end = StackEnd::NoFramePointer;
         }
-        self.by_id.insert(stack_id, RecordedStack { frames, end });
+        if let Some(interpreter) = interpreter.filter(|_| !announced.python.is_empty()) {
+            let Joined { frames: joined, gone, whole } = python::join(frames, announced.python, interpreter);
+            frames = joined;
+            self.python_frames_gone += gone;
+            self.python_unjoined += u64::from(!whole && end == StackEnd::Root && python_end.is_complete());
+        }
+        self.by_id.insert(stack_id, RecordedStack { frames, end, python_end });
     }
 
     /// The stack with this id, if it was announced.

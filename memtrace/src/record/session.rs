@@ -11,11 +11,11 @@ use memtrace_common::Counter;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
-use super::{EventWriter, Recording, cost};
+use super::{EventWriter, PythonMode, Recording, cost, python::Python};
 use crate::{
     allocator::Discovery,
     attach::{AttachError, Plan, Probes},
-    collect::{Event, ImageChange, Stacks},
+    collect::{Announced, Event, ImageChange, Stacks},
     kernel::{AttachMode, Counters, Kernel, LoadError},
     readable::readable,
     symbolize::{self, AddressSpace, Modules},
@@ -70,6 +70,7 @@ pub struct Session {
     space: AddressSpace,
     /// What earlier programs of the process had mapped is needed for their stacks.
     stacks: Stacks,
+    python: Python,
     events: AsyncFd<RingBuf<MapData>>,
     exit: Arc<ExitWatch>,
     launched: Option<Launched>,
@@ -100,9 +101,9 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`]. Nothing stays behind.
-    pub fn attach(kernel: Kernel, target: Target) -> Result<Self, SessionError> {
+    pub fn attach(kernel: Kernel, target: Target, python: PythonMode) -> Result<Self, SessionError> {
         let pid = target.pid;
-        let mut session = Self::new(kernel, target, None)?;
+        let mut session = Self::new(kernel, target, None, python)?;
         session.probe_new_code().map_err(|error| session.explain(error))?;
         if !session.discovery.can_allocate() {
             return Err(session.no_allocator());
@@ -116,10 +117,10 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn launch(mut kernel: Kernel, launched: Launched) -> Result<Self, SessionError> {
+    pub fn launch(mut kernel: Kernel, launched: Launched, python: PythonMode) -> Result<Self, SessionError> {
         kernel.watch(launched.pid, true)?;
         let target = Target::open(launched.pid)?;
-        let mut session = Self::new(kernel, target, Some(launched))?;
+        let mut session = Self::new(kernel, target, Some(launched), python)?;
         session.open_books()?;
         if let Some(launched) = &mut session.launched {
             launched.release();
@@ -127,7 +128,12 @@ impl Session {
         Ok(session)
     }
 
-    fn new(mut kernel: Kernel, target: Target, launched: Option<Launched>) -> Result<Self, SessionError> {
+    fn new(
+        mut kernel: Kernel,
+        target: Target,
+        launched: Option<Launched>,
+        python: PythonMode,
+    ) -> Result<Self, SessionError> {
         let pid = target.pid;
         let watch = |error| SessionError::Watch(pid, error);
         let exit = ExitWatch::new(pid).map_err(|error| match error.raw_os_error() {
@@ -145,6 +151,7 @@ impl Session {
             modules,
             space,
             stacks: Stacks::default(),
+            python: Python::new(python),
             events,
             exit: Arc::new(exit),
             launched,
@@ -227,6 +234,7 @@ impl Session {
         self.kernel.set_internal_callers(pid, callers)?;
         let (wrappers, _) = self.discovery.wrappers();
         self.kernel.set_wrappers(pid, wrappers)?;
+        self.python.look(&mut self.kernel, &self.space)?;
         if let Some(hook) = &self.discovery.loader_hook {
             self.probes.attach_once(&mut self.kernel, "loader_changed", pid, hook)?;
         }
@@ -254,10 +262,11 @@ impl Session {
 
     fn handle(&mut self, event: Option<Event>) -> Result<(), SessionError> {
         match event {
-            Some(Event::NewStack { tgid, stack_id, end, frames }) => {
+            Some(Event::NewStack { tgid, stack_id, end, frames, python, python_end }) => {
                 // The measurement of prices has left some of memtrace's own.
                 if tgid == self.target.pid {
-                    self.stacks.add(&mut self.space, stack_id, end, &frames);
+                    let announced = Announced { stack_id, end, frames: &frames, python: &python, python_end };
+                    self.stacks.add(&mut self.space, self.python.interpreter(), &announced);
                 }
             }
             Some(Event::Block(change)) => {
@@ -309,6 +318,7 @@ impl Session {
                 self.target.refresh();
                 self.space = AddressSpace::open(self.target.pid, &self.modules)?;
                 self.discovery = Discovery::default();
+                self.python.forget(&mut self.kernel, self.target.pid)?;
             }
             ImageChange::Loader => self.space.refresh()?,
         }
@@ -426,6 +436,7 @@ impl Session {
             duration: self.ended.unwrap_or_default(),
             space: self.space,
             stacks: self.stacks,
+            python_unsupported: self.python.unsupported(),
             totals,
             live: self.kernel.live()?,
             in_flight: self.kernel.in_flight()?,

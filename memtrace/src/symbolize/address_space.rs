@@ -1,7 +1,7 @@
 //! The executable mappings of one process, now and before.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -115,6 +115,19 @@ impl AddressSpace {
     /// The first mapping of the process's executable.
     pub fn main(&self) -> Option<&Arc<Region>> {
         self.regions().find(|region| region.is_main())
+    }
+
+    /// The process's memory, for reading alone (`/proc/PID/mem`, proc(5)).
+    pub(crate) fn memory(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        self.process.open_relative_flags("mem", flags).map_err(io::Error::other)
+    }
+
+    /// The PID namespace by which the process itself counts processes and threads: a file that stands for it
+    /// (pid_namespaces(7)).
+    pub(crate) fn pid_namespace(&self) -> io::Result<Metadata> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        self.process.open_relative_flags("ns/pid", flags).map_err(io::Error::other)?.metadata()
     }
 
     /// Reads the mappings again. On error those that are known stay as they are.

@@ -64,5 +64,5 @@ pub use failure::Failure;
 pub use frame::{Frame, Region};
 pub use module::{Module, ModuleId};
 pub use modules::Modules;
-pub use names::{Interner, Names, PSEUDO_MAPPING, UNKNOWN_MAPPING};
+pub use names::{Interner, Names, PSEUDO_MAPPING, PYTHON_MAPPING, UNKNOWN_MAPPING};
 pub use worker::{NamedLine, Options, Query, Resolution, Symbolizer, SymbolizerCounts};
