@@ -14,6 +14,9 @@ pub const MAX_PYTHON_THREADS: u32 = 128;
 /// In [`PythonRuntime`]: this version has no such field.
 pub const NO_FIELD: u32 = u32::MAX;
 
+/// Room for the stack pointers of [`MAX_FRAMES`](crate::MAX_FRAMES) native frames; a power of two.
+pub const STACK_POINTERS: usize = 128;
+
 /// Fields of a frame that the kernel program needs stand in its first so many words.
 pub const PYTHON_FRAME_WORDS: usize = 8;
 
@@ -74,7 +77,8 @@ pub struct PythonFrame {
     pub code: u64,
     /// [`OUTERMOST`](Self::OUTERMOST), and the distance in bytes from the code object to the instruction.
     pub place: u32,
-    /// See [`fingerprint`](Self::fingerprint_of): tells a code object from a later one at its address.
+    /// See [`fingerprint_of`](Self::fingerprint_of): tells a code object from a later one at its address. Of a
+    /// shim, where on the thread's stack it stands ([`PythonFrames::distance_to`]): no part of the identity.
     pub fingerprint: u32,
 }
 
@@ -142,6 +146,9 @@ impl PythonEnd {
 }
 
 /// The Python part of a stack.
+///
+/// A shim stands on the stack of the C function that has put it there. So where the stack pointers of the native
+/// frames are known, too, it is certain which of them runs which Python functions.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct PythonFrames {
@@ -149,8 +156,34 @@ pub struct PythonFrames {
     pub len: u32,
     /// [`PythonEnd`] as a number.
     pub end: u32,
+    /// The innermost native frame's stack pointer.
+    pub base: u64,
+    /// By native frame: its stack pointer when it goes on, as a distance to `base`.
+    pub stack_pointers: [u32; STACK_POINTERS],
     /// The innermost first.
     pub frames: [PythonFrame; MAX_PYTHON_FRAMES],
+}
+
+impl PythonFrames {
+    /// In place of a distance: the address does not stand on this stack.
+    pub const OFF_THE_STACK: u32 = u32::MAX;
+
+    /// Says at which stack pointer the native frame `index` goes on: the address above the return address that
+    /// leads to it. To be called for index 0 first.
+    #[inline(always)]
+    pub fn set_stack_pointer(&mut self, index: usize, stack_pointer: u64) {
+        if index == 0 {
+            self.base = stack_pointer;
+        }
+        self.stack_pointers[index & (STACK_POINTERS - 1)] = self.distance_to(stack_pointer);
+    }
+
+    /// How far up the stack an address is, counted from the innermost native frame.
+    #[inline(always)]
+    pub fn distance_to(&self, address: u64) -> u32 {
+        let distance = address.wrapping_sub(self.base);
+        if distance < Self::OFF_THE_STACK as u64 { distance as u32 } else { Self::OFF_THE_STACK }
+    }
 }
 
 #[cfg(feature = "user")]
@@ -165,7 +198,8 @@ mod tests {
     fn records_have_the_size_both_sides_expect() {
         assert_eq!(size_of::<PythonRuntime>(), 4 * 8 + 16 * 4);
         assert_eq!(size_of::<PythonFrame>(), 16);
-        assert_eq!(size_of::<PythonFrames>(), 8 + MAX_PYTHON_FRAMES * 16);
+        assert_eq!(size_of::<PythonFrames>(), 16 + STACK_POINTERS * 4 + MAX_PYTHON_FRAMES * 16);
+        const { assert!(crate::MAX_FRAMES <= STACK_POINTERS) };
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn follow(
         let entry = runtime.entry_of_frame != NO_FIELD && byte(flags, runtime.entry_of_frame) != 0;
         let outermost = if entry { PythonFrame::OUTERMOST } else { 0 };
         let found = if byte(flags, runtime.owner_of_frame) >= runtime.first_shim_owner {
-            PythonFrame { code: 0, place: PythonFrame::OUTERMOST, fingerprint: 0 }
+            PythonFrame { code: 0, place: PythonFrame::OUTERMOST, fingerprint: python.distance_to(frame) }
         } else {
             let code = word(&words, runtime.code_of_frame) & !TAGS;
             let names = code.wrapping_add(u64::from(runtime.names_of_code));
@@ -190,7 +190,8 @@ fn follow(
         };
         python.frames[index] = found;
         *hash = mix(*hash, found.code);
-        *hash = mix(*hash, u64::from(found.fingerprint) << 32 | u64::from(found.place));
+        let fingerprint = if found.code == 0 { 0 } else { found.fingerprint };
+        *hash = mix(*hash, u64::from(fingerprint) << 32 | u64::from(found.place));
         index += 1;
         *len = index;
         frame = word(&words, runtime.previous_of_frame);

@@ -138,6 +138,7 @@ fn walk(ctx: &RetProbeContext, pid_tgid: u64, stack: &mut NewStack) -> u64 {
     let mut end = StackEnd::TooDeep;
     let mut len = 1;
     stack.frames[0] = cursor.address;
+    stack.python.set_stack_pointer(0, cursor.stack_pointer);
     while len < MAX_FRAMES {
         if frame_pointer == 0 {
             end = StackEnd::Root;
@@ -159,6 +160,7 @@ fn walk(ctx: &RetProbeContext, pid_tgid: u64, stack: &mut NewStack) -> u64 {
             break;
         }
         stack.frames[len] = return_address;
+        stack.python.set_stack_pointer(len, frame_pointer.wrapping_add(16));
         hash = mix(hash, return_address);
         len += 1;
         below = frame_pointer;

@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 
-use memtrace_common::{
-    StackEnd,
-    python::{PythonEnd, PythonFrame},
-};
+use memtrace_common::{StackEnd, python::PythonEnd};
 
+use super::PythonStack;
 use crate::{
-    python::{self, Interpreter, Joined},
+    python::{self, Interpreter},
     symbolize::{AddressSpace, Frame},
 };
 
@@ -39,10 +37,8 @@ pub struct Announced<'a> {
     pub end: StackEnd,
     /// Return addresses, the innermost first.
     pub frames: &'a [u64],
-    /// The frames of the Python interpreter, the innermost first.
-    pub python: &'a [PythonFrame],
-    /// How the walk of these ended.
-    pub python_end: PythonEnd,
+    /// What the Python interpreter runs there.
+    pub python: Option<&'a PythonStack>,
 }
 
 /// All stacks that were announced.
@@ -63,7 +59,7 @@ impl Stacks {
         interpreter: Option<&mut Interpreter>,
         announced: &Announced<'_>,
     ) {
-        let Announced { stack_id, mut end, python_end, .. } = *announced;
+        let Announced { stack_id, mut end, python, .. } = *announced;
         if self.by_id.contains_key(&stack_id) {
             return;
         }
@@ -75,11 +71,13 @@ impl Stacks {
             frames.truncate(broken + 1);
             end = StackEnd::NoFramePointer;
         }
-        if let Some(interpreter) = interpreter.filter(|_| !announced.python.is_empty()) {
-            let Joined { frames: joined, gone, whole } = python::join(frames, announced.python, interpreter);
-            frames = joined;
-            self.python_frames_gone += gone;
-            self.python_unjoined += u64::from(!whole && end == StackEnd::Root && python_end.is_complete());
+        let python_end = python.map_or(PythonEnd::NoPython, |python| python.end);
+        if let (Some(interpreter), Some(python)) = (interpreter, python) {
+            let is_whole = end == StackEnd::Root;
+            let joined = python::join(frames, is_whole, python, interpreter);
+            frames = joined.frames;
+            self.python_frames_gone += joined.gone;
+            self.python_unjoined += u64::from(!joined.certain && is_whole && python_end.is_complete());
         }
         self.by_id.insert(stack_id, RecordedStack { frames, end, python_end });
     }

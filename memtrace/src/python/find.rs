@@ -175,13 +175,22 @@ impl Interpreter {
         self.loops.iter().any(|range| range.contains(&address))
     }
 
-    /// The function and line of a frame; `None` where its code object is gone.
+    /// Reads the code objects of these frames, unless that has been done.
+    pub fn read_code(&mut self, frames: &[PythonFrame]) {
+        for frame in frames.iter().filter(|frame| frame.code != 0) {
+            self.code(frame);
+        }
+    }
+
+    /// The function and line of a frame; `None` where its code object was gone.
     pub(super) fn place(&mut self, frame: &PythonFrame) -> Option<PythonPlace> {
+        Some(self.code(frame)?.place(frame))
+    }
+
+    fn code(&mut self, frame: &PythonFrame) -> Option<&Code> {
         let Self { memory, layout, code_type, codes, .. } = self;
-        let code = codes
-            .entry((frame.code, frame.fingerprint))
-            .or_insert_with(|| Code::read(memory, &layout.objects, *code_type, frame).ok());
-        Some(code.as_ref()?.place(frame))
+        let read = || Code::read(memory, &layout.objects, *code_type, frame).ok();
+        codes.entry((frame.code, frame.fingerprint)).or_insert_with(read).as_ref()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::{
+    collect::PythonStack,
     kernel::{Kernel, LoadError},
     python::Interpreter,
     symbolize::{AddressSpace, ModuleId},
@@ -34,6 +35,13 @@ impl Python {
 
     pub(super) fn interpreter(&mut self) -> Option<&mut Interpreter> {
         self.interpreter.as_mut()
+    }
+
+    /// Reads the code objects of a stack that were not read before.
+    pub(super) fn read_code(&mut self, python: &PythonStack) {
+        if let Some(interpreter) = &mut self.interpreter {
+            interpreter.read_code(&python.frames);
+        }
     }
 
     /// How many interpreters were found whose frames cannot be read.

@@ -254,6 +254,18 @@ impl Session {
             guard.clear_ready();
             batch
         };
+        self.take_in(batch)
+    }
+
+    fn take_in(&mut self, batch: Vec<Option<Event>>) -> Result<(), SessionError> {
+        // The process runs on, and may let go of Python code at any time; native code stays longer.
+        for event in batch.iter().flatten() {
+            if let Event::NewStack { tgid, python: Some(python), .. } = event
+                && *tgid == self.target.pid
+            {
+                self.python.read_code(python);
+            }
+        }
         for event in batch {
             self.handle(event)?;
         }
@@ -262,10 +274,10 @@ impl Session {
 
     fn handle(&mut self, event: Option<Event>) -> Result<(), SessionError> {
         match event {
-            Some(Event::NewStack { tgid, stack_id, end, frames, python, python_end }) => {
+            Some(Event::NewStack { tgid, stack_id, end, frames, python }) => {
                 // The measurement of prices has left some of memtrace's own.
                 if tgid == self.target.pid {
-                    let announced = Announced { stack_id, end, frames: &frames, python: &python, python_end };
+                    let announced = Announced { stack_id, end, frames: &frames, python: python.as_ref() };
                     self.stacks.add(&mut self.space, self.python.interpreter(), &announced);
                 }
             }
@@ -330,10 +342,8 @@ impl Session {
     /// # Errors
     /// As [`process_events`](Self::process_events).
     pub fn process_pending(&mut self) -> Result<(), SessionError> {
-        for event in take_events(self.events.get_mut()) {
-            self.handle(event)?;
-        }
-        Ok(())
+        let batch = take_events(self.events.get_mut());
+        self.take_in(batch)
     }
 
     /// Waits for the end of the process.
