@@ -17,8 +17,9 @@ pub const NO_FIELD: u32 = u32::MAX;
 /// Room for the stack pointers of [`MAX_FRAMES`](crate::MAX_FRAMES) native frames; a power of two.
 pub const STACK_POINTERS: usize = 128;
 
-/// Fields of a frame that the kernel program needs stand in its first so many words.
-pub const PYTHON_FRAME_WORDS: usize = 8;
+/// Fields of a frame that the kernel program needs stand in its first so many words. No frame is shorter: the
+/// fixed fields take nine words at least, and room for one value follows.
+pub const PYTHON_FRAME_WORDS: usize = 10;
 
 /// Where a process's Python interpreter keeps its state. Names with `_of` are byte offsets in a structure.
 #[repr(C)]

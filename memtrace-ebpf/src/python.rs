@@ -6,7 +6,10 @@
 
 use aya_ebpf::{
     bindings::bpf_pidns_info,
-    helpers::{bpf_probe_read_user, generated::bpf_get_ns_current_pid_tgid},
+    helpers::{
+        bpf_probe_read_user,
+        generated::{self, bpf_get_ns_current_pid_tgid},
+    },
     macros::map,
     maps::HashMap,
 };
@@ -22,8 +25,8 @@ use crate::{counters::count, stack::mix, task};
 #[map]
 static PYTHON: HashMap<u32, PythonRuntime> = HashMap::with_max_entries(1024, 0);
 
-/// The first words of a frame: all that is needed but the byte that says whose it is.
-type FrameWords = [u64; PYTHON_FRAME_WORDS];
+/// The first words of a frame, with room up to a power of two: an offset need only be masked.
+type FrameWords = [u64; 16];
 
 /// Lowest bits of a pointer to a code object that are tags since CPython 3.14 (`Py_TAG_BITS`,
 /// Include/internal/pycore_stackref.h); code objects are aligned to more.
@@ -163,15 +166,24 @@ fn follow(
 ) -> PythonEnd {
     let mut frame = innermost;
     let mut index = 0;
+    let mut words: FrameWords = [0; 16];
     while index < MAX_PYTHON_FRAMES {
         if frame == 0 {
             return PythonEnd::Root;
         }
-        // SAFETY: a read of user memory through the helper, which checks the address.
-        let Ok(words) = (unsafe { bpf_probe_read_user(frame as *const FrameWords) }) else {
-            return PythonEnd::Unreadable;
+        // SAFETY: a read of user memory through the helper, which checks the address, into `words`, which is
+        // larger.
+        let failed = unsafe {
+            generated::bpf_probe_read_user(
+                words.as_mut_ptr().cast(),
+                PYTHON_FRAME_WORDS as u32 * 8,
+                frame as *const _,
+            )
         };
-        let Ok(flags) = field(frame, runtime.owner_of_frame & !7) else { return PythonEnd::Unreadable };
+        if failed != 0 {
+            return PythonEnd::Unreadable;
+        }
+        let flags = word(&words, runtime.owner_of_frame);
         let entry = runtime.entry_of_frame != NO_FIELD && byte(flags, runtime.entry_of_frame) != 0;
         let outermost = if entry { PythonFrame::OUTERMOST } else { 0 };
         let found = if byte(flags, runtime.owner_of_frame) >= runtime.first_shim_owner {
@@ -202,7 +214,7 @@ fn follow(
 /// The word at a byte offset, which userspace has checked.
 #[inline(always)]
 fn word(words: &FrameWords, offset: u32) -> u64 {
-    words[(offset as usize >> 3) & (PYTHON_FRAME_WORDS - 1)]
+    words[(offset as usize >> 3) & 15]
 }
 
 /// The byte at an offset of which `word` holds the surroundings.

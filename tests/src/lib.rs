@@ -14,6 +14,7 @@
 //! | [`fixture`] | the C and C++ programs under `fixtures/`, compiled once |
 //! | [`process`] | a child process that is watched, timed out, and killed when dropped |
 //! | [`target`] | processes to trace: fixtures that serve, redis, python3 |
+//! | [`python`] | Python interpreters, and the script that they run |
 //! | [`record`] | `memtrace record`: started, tracing, stopped, and what it left |
 //! | [`stacks`] | stacks with values, from whichever format they were read |
 //! | [`pprof`], [`json`] | readers of those two formats |
@@ -25,6 +26,7 @@ pub mod gopprof;
 pub mod json;
 pub mod pprof;
 pub mod process;
+pub mod python;
 pub mod record;
 pub mod residue;
 pub mod stacks;

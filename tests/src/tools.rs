@@ -72,7 +72,7 @@ pub fn command(program: &str) -> Command {
         "redis-server" | "redis-benchmark" => "redis-server redis-tools",
         "/usr/bin/python3" => "python3",
         "readelf" | "strip" | "c++filt" => "binutils",
-        "setpriv" => "util-linux",
+        "setpriv" | "unshare" => "util-linux",
         "script" => "bsdutils",
         "dot" => "graphviz",
         other => other,

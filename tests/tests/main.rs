@@ -5,6 +5,7 @@
 //! - what is said is true: [`books`] and [`ground_truth`] (exact), [`sampling`] and [`estimates`] (estimates),
 //!   [`regressions`] and [`bookkeeping`] (mistakes of other tools), [`faults`]
 //! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`]
+//! - what runs in an interpreter has its names: [`python`]
 //! - the target comes first: [`serving`], [`stopping`], [`pausing`]
 //! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
 //! - the tests themselves: [`harness`]
@@ -21,6 +22,7 @@ mod go_pprof;
 mod ground_truth;
 mod harness;
 mod pausing;
+mod python;
 mod regressions;
 mod sampling;
 mod serving;

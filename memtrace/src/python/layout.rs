@@ -229,9 +229,10 @@ pub(super) fn from_table(version: Version, table: &[u64; TABLE_WORDS]) -> Option
         names_of_code: offset(names)?,
         ..PYTHON_3_12.runtime
     };
-    let word = |offset: u32| offset % 8 == 0 && offset < PYTHON_FRAME_WORDS as u32 * 8;
+    let word = |offset: u32| offset.is_multiple_of(8) && offset < PYTHON_FRAME_WORDS as u32 * 8;
     let words = [runtime.previous_of_frame, runtime.code_of_frame, runtime.instruction_of_frame];
-    if !together || !words.into_iter().all(word) {
+    let owner = runtime.owner_of_frame & !7;
+    if !together || !words.into_iter().all(word) || !word(owner) {
         return None;
     }
     let string = at.bytes + 3;
