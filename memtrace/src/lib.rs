@@ -5,6 +5,8 @@
 //! ```text
 //! target -> allocator -> attach -> [kernel: sample -> live] -> collect -> symbolize -> profile -> output
 //! ```
+//!
+//! [`python`] stands beside `symbolize`: it finds what a Python interpreter runs.
 
 // The unit tests share a made-up profile with the examples, for which this crate is `memtrace`.
 #[cfg(test)]
