@@ -90,6 +90,12 @@ counters! {
     ResultUnreadable,
     /// Processes that a watched process has created.
     Children,
+    /// The frames of the Python interpreter could not be read to their end.
+    PythonUnreadable,
+    /// A stack had more Python frames than are kept.
+    PythonTruncated,
+    /// The interpreter had more threads than were looked at: the Python frames of a stack are missing.
+    PythonTooManyThreads,
 }
 
 #[cfg(test)]

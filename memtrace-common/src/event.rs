@@ -1,6 +1,6 @@
 //! What the kernel program sends through the ring buffer. Every record begins with its kind.
 
-use crate::{Block, MAX_FRAMES};
+use crate::{Block, MAX_FRAMES, python::PythonFrames};
 
 /// Kind of [`NewStack`].
 pub const EVENT_NEW_STACK: u32 = 1;
@@ -52,6 +52,8 @@ pub struct NewStack {
     /// signal interrupted the code, one more than the address of the next instruction. So one less than each
     /// is always in the instruction that the frame was at.
     pub frames: [u64; MAX_FRAMES],
+    /// The frames of the Python interpreter. Where there are none, the record ends before this field.
+    pub python: PythonFrames,
 }
 
 /// A watched process has executed a new program ([`EVENT_EXEC`]), or its dynamic loader has changed, or is
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn records_have_the_size_both_sides_expect() {
-        assert_eq!(size_of::<NewStack>(), 24 + MAX_FRAMES * 8);
+        assert_eq!(size_of::<NewStack>(), 24 + MAX_FRAMES * 8 + size_of::<PythonFrames>());
         assert_eq!(size_of::<ImageChanged>(), 16);
         assert_eq!(size_of::<BlockEvent>(), 32 + size_of::<Block>());
     }

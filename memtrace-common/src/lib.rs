@@ -11,6 +11,7 @@ mod counter;
 mod event;
 mod function;
 mod live;
+pub mod python;
 pub mod sampling;
 mod stack;
 pub mod unwind;

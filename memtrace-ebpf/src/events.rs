@@ -5,7 +5,9 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, RingBuf},
 };
-use memtrace_common::{Block, BlockEvent, Counter, ImageChanged, NewStack, WATCH_AND_STOP};
+use memtrace_common::{
+    Block, BlockEvent, Counter, ImageChanged, NewStack, WATCH_AND_STOP, python::PythonEnd,
+};
 
 use crate::{control, counters::count, diagnostics, task};
 
@@ -23,10 +25,17 @@ const SIGSTOP: u32 = 19;
 
 /// A new task is a thread of its creator's process (include/uapi/linux/sched.h).
 const CLONE_THREAD: u64 = 0x10000;
+/// A stack without its Python part: most have none, and it takes more than half of the room.
+type NativeStack = [u8; core::mem::offset_of!(NewStack, python)];
 
 /// Sends a stack. Says whether there was room.
 #[inline(always)]
 pub(crate) fn send(stack: &NewStack) -> bool {
+    if stack.python.end == PythonEnd::NoPython as u32 {
+        // SAFETY: the first bytes of the record, all of which are initialised.
+        let native = unsafe { &*(&raw const *stack).cast::<NativeStack>() };
+        return EVENTS.output::<NativeStack>(native, 0).is_ok();
+    }
     EVENTS.output::<NewStack>(stack, 0).is_ok()
 }
 

@@ -25,6 +25,7 @@ mod filter;
 mod free;
 mod in_flight;
 mod nested;
+mod python;
 mod returned;
 mod sample;
 mod stack;

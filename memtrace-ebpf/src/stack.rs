@@ -9,7 +9,7 @@ use memtrace_common::{Counter, EVENT_NEW_STACK, STACK_NOT_RECORDED};
 use crate::{
     arch, atomic, books,
     counters::{count, count_walk},
-    diagnostics, events, task,
+    diagnostics, events, python, task,
     unwind::{Walk, mix},
 };
 
@@ -63,6 +63,7 @@ fn walk(ctx: &RetProbeContext, pid_tgid: u64, walk: &mut Walk) -> u64 {
     walk.run();
     count_walk(walk.stack.end);
     let hash = mix(walk.hash, u64::from(walk.stack.end));
+    let hash = python::walk(pid_tgid, &mut walk.stack.python, hash);
     // The id that stands for "not recorded" must not be a real one.
     walk.stack.stack_id = if hash == STACK_NOT_RECORDED { 1 } else { hash };
     announce(walk, pid_tgid);

@@ -165,12 +165,7 @@ impl Walk {
             if len >= control::config().max_frames {
                 return Err(StackEnd::Truncated);
             }
-            // What a call returns to is one past the call, and so it is kept where the code was interrupted:
-            // whoever reads frames takes one off each.
-            let behind = address.wrapping_add(1);
-            self.stack.frames[len as usize] = behind;
-            self.stack.len = len + 1;
-            self.hash = mix(self.hash, behind);
+            self.keep(len);
         }
         if address.wrapping_sub(self.mapping.start) >= self.mapping.end.wrapping_sub(self.mapping.start)
             && !self.find_mapping(address)
@@ -185,6 +180,21 @@ impl Walk {
             return if begins_here { Err(StackEnd::NoTable) } else { self.step_by_frame_pointer() };
         }
         self.step_by(rule)
+    }
+
+    /// Keeps the frame that the walk has reached, as the one with this number.
+    #[inline(always)]
+    fn keep(&mut self, number: u32) {
+        // What a call returns to is one past the call, and so it is kept where the code was interrupted:
+        // whoever reads frames takes one off each.
+        let behind = self.lookup_address().wrapping_add(1);
+        let place = number as usize;
+        if place < MAX_FRAMES {
+            self.stack.frames[place] = behind;
+            self.stack.python.set_stack_pointer(place, self.stack_pointer);
+            self.stack.len = number + 1;
+            self.hash = mix(self.hash, behind);
+        }
     }
 
     /// Makes the last mapping that begins at or below `address` the walk's; whether it holds the address.
@@ -377,6 +387,10 @@ fn next(walk: &mut Walk) -> u64 {
         Ok(()) => 0,
         Err(end) => {
             walk.stack.end = end as u32;
+            if walk.stack.len == 0 {
+                // It ended in a wrapper, which then is all that is known.
+                walk.keep(0);
+            }
             1
         }
     }

@@ -5,6 +5,8 @@
 //! ```text
 //! target -> allocator -> attach -> [kernel: sample -> live] -> collect -> symbolize -> profile -> output
 //! ```
+//!
+//! [`python`] stands beside `symbolize`: it finds what a Python interpreter runs.
 
 // The unit tests share a made-up profile with the examples, for which this crate is `memtrace`.
 #[cfg(test)]
@@ -19,6 +21,7 @@ pub mod lifetimes;
 pub mod offline;
 pub mod output;
 pub mod profile;
+pub mod python;
 mod readable;
 pub mod record;
 pub mod report;

@@ -16,6 +16,7 @@
 //! | [`container`] | containers, run by runc |
 //! | [`debuginfod`] | a server of debug files |
 //! | [`target`] | processes to trace: fixtures that serve, redis, python3 |
+//! | [`python`] | Python interpreters, and the script that they run |
 //! | [`record`] | `memtrace record`: started, tracing, stopped, and what it left |
 //! | [`stacks`] | stacks with values, from whichever format they were read |
 //! | [`pprof`], [`json`] | readers of those two formats |
@@ -29,6 +30,7 @@ pub mod gopprof;
 pub mod json;
 pub mod pprof;
 pub mod process;
+pub mod python;
 pub mod record;
 pub mod residue;
 pub mod stacks;

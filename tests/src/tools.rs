@@ -73,7 +73,7 @@ pub fn command(program: &str) -> Command {
         "/usr/bin/python3" => "python3",
         "readelf" | "strip" | "objcopy" | "c++filt" => "binutils",
         "ldd" => "libc-bin",
-        "setpriv" => "util-linux",
+        "setpriv" | "unshare" => "util-linux",
         "script" => "bsdutils",
         "dot" => "graphviz",
         other => other,

@@ -7,6 +7,7 @@
 //! - stacks are whole: [`unwinding`]
 //! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`]
 //! - functions have the names that they have: [`symbols`], [`containers`]
+//! - what runs in an interpreter has its names: [`python`]
 //! - the target comes first: [`serving`], [`stopping`], [`pausing`]
 //! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
 //! - the tests themselves: [`harness`]
@@ -24,6 +25,7 @@ mod go_pprof;
 mod ground_truth;
 mod harness;
 mod pausing;
+mod python;
 mod regressions;
 mod sampling;
 mod serving;

@@ -7,7 +7,7 @@ use memtrace::{
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
-    record::{self, EventWriter, Session},
+    record::{self, EventWriter, PythonMode, Session},
     report::{SummaryOptions, summary},
     symbolize::{Names, Symbolizer},
     target::{Launched, Target, launch, shell_status},
@@ -68,6 +68,10 @@ pub(super) struct Args {
     /// How many frames of a stack to keep, the innermost ones; at most 255
     #[arg(long, value_name = "N", default_value_t = 127, value_parser = clap::value_parser!(u32).range(1..=255))]
     max_frames: u32,
+
+    /// Whether to show Python functions, where the process is a CPython interpreter or has one in it
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    python: PythonMode,
 
     /// Leave addresses as they are: `memtrace symbolize` or pprof names them later, from the files with the
     /// mappings' build-ids
@@ -216,8 +220,8 @@ impl Recorder<'_> {
             None => None,
         };
         let mut session = match target {
-            Some(target) => Session::attach(kernel, target)?,
-            None => Session::launch(kernel, launch(&args.command[0], &args.command[1..])?)?,
+            Some(target) => Session::attach(kernel, target, args.python)?,
+            None => Session::launch(kernel, launch(&args.command[0], &args.command[1..])?, args.python)?,
         };
         if let Some(file) = events {
             let events = EventWriter::start(file, args.sample_interval);

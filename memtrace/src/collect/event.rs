@@ -3,6 +3,7 @@
 use memtrace_common::{
     Block, BlockEvent, EVENT_ALLOCATED, EVENT_EXEC, EVENT_FREED, EVENT_LOADER, EVENT_NEW_STACK, ImageChanged,
     MAX_FRAMES, NewStack, StackEnd,
+    python::{MAX_PYTHON_FRAMES, PythonEnd, PythonFrame, PythonFrames, STACK_POINTERS},
 };
 
 /// What changed in a process's code.
@@ -31,6 +32,17 @@ pub struct BlockChange {
     pub freed: bool,
 }
 
+/// The Python part of a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PythonStack {
+    /// The frames of the interpreter, the innermost first.
+    pub frames: Vec<PythonFrame>,
+    /// How the walk ended.
+    pub end: PythonEnd,
+    /// By native frame: how far up the stack its stack pointer is ([`PythonFrames::distance_to`]).
+    pub stack_pointers: Vec<u32>,
+}
+
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -44,6 +56,8 @@ pub enum Event {
         end: StackEnd,
         /// Return addresses, the innermost first.
         frames: Vec<u64>,
+        /// What the Python interpreter runs there, if the process has one.
+        python: Option<PythonStack>,
     },
     /// Something happened to a recorded allocation.
     Block(BlockChange),
@@ -67,6 +81,30 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
 }
 
+/// The Python part of a new stack with this many native frames; the record may end before it.
+fn python(bytes: &[u8], native: usize) -> Option<Option<PythonStack>> {
+    let start = std::mem::offset_of!(NewStack, python);
+    if bytes.len() <= start {
+        return Some(None);
+    }
+    let number = |offset| u32_at(bytes, start + offset);
+    let len = number(std::mem::offset_of!(PythonFrames, len))? as usize;
+    let end = PythonEnd::from_number(number(std::mem::offset_of!(PythonFrames, end))?)?;
+    let first = std::mem::offset_of!(PythonFrames, stack_pointers);
+    let stack_pointers = (0..native.min(STACK_POINTERS)).map(|index| number(first + index * 4));
+    let first = start + std::mem::offset_of!(PythonFrames, frames);
+    let frame = |index| {
+        let at = first + index * size_of::<PythonFrame>();
+        Some(PythonFrame {
+            code: u64_at(bytes, at + std::mem::offset_of!(PythonFrame, code))?,
+            place: u32_at(bytes, at + std::mem::offset_of!(PythonFrame, place))?,
+            fingerprint: u32_at(bytes, at + std::mem::offset_of!(PythonFrame, fingerprint))?,
+        })
+    };
+    let frames = (0..len.min(MAX_PYTHON_FRAMES)).map(frame).collect::<Option<_>>()?;
+    Some(Some(PythonStack { frames, end, stack_pointers: stack_pointers.collect::<Option<_>>()? }))
+}
+
 impl Event {
     /// Reads one record; `None` where it is none that this version knows.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
@@ -82,7 +120,9 @@ impl Event {
                 let end = StackEnd::from_number(u32_at(bytes, std::mem::offset_of!(NewStack, end))?)?;
                 let first = std::mem::offset_of!(NewStack, frames);
                 let frames = (0..len.min(MAX_FRAMES)).map(|index| u64_at(bytes, first + index * 8));
-                Some(Self::NewStack { tgid, stack_id, end, frames: frames.collect::<Option<_>>()? })
+                let frames: Vec<u64> = frames.collect::<Option<_>>()?;
+                let python = python(bytes, frames.len())?;
+                Some(Self::NewStack { tgid, stack_id, end, frames, python })
             }
             EVENT_LOADER => image_changed(ImageChange::Loader),
             kind @ (EVENT_ALLOCATED | EVENT_FREED) => {
@@ -125,7 +165,7 @@ mod tests {
         for frame in 0..MAX_FRAMES as u64 {
             bytes.extend((0x1000 + frame).to_ne_bytes());
         }
-        assert_eq!(bytes.len(), size_of::<NewStack>());
+        assert_eq!(bytes.len(), std::mem::offset_of!(NewStack, python));
         bytes
     }
 
@@ -133,7 +173,28 @@ mod tests {
     fn a_stack_has_as_many_frames_as_it_says() {
         let event = Event::parse(&new_stack(2));
         let frames = vec![0x1000, 0x1001];
-        assert_eq!(event, Some(Event::NewStack { tgid: 42, stack_id: 7, end: StackEnd::Root, frames }));
+        let end = StackEnd::Root;
+        assert_eq!(event, Some(Event::NewStack { tgid: 42, stack_id: 7, end, frames, python: None }));
+    }
+
+    #[test]
+    fn a_stack_may_have_a_python_part() {
+        let mut bytes = new_stack(2);
+        bytes.extend(1u32.to_ne_bytes());
+        bytes.extend((PythonEnd::Root as u32).to_ne_bytes());
+        bytes.extend(0x7fff_0000_u64.to_ne_bytes());
+        bytes.extend((0..STACK_POINTERS as u32).flat_map(|index| (index * 32).to_ne_bytes()));
+        for index in 0..MAX_PYTHON_FRAMES as u64 {
+            bytes.extend((0x7000 + index).to_ne_bytes());
+            bytes.extend(200u32.to_ne_bytes());
+            bytes.extend(0xabcd_u32.to_ne_bytes());
+        }
+        assert_eq!(bytes.len(), size_of::<NewStack>());
+        let Some(Event::NewStack { python, .. }) = Event::parse(&bytes) else { panic!("no stack") };
+        let frames = vec![PythonFrame { code: 0x7000, place: 200, fingerprint: 0xabcd }];
+        let stack = PythonStack { frames, end: PythonEnd::Root, stack_pointers: vec![0, 32] };
+        assert_eq!(python, Some(stack));
+        assert_eq!(Event::parse(&bytes[..std::mem::offset_of!(NewStack, python) + 12]), None);
     }
 
     #[test]

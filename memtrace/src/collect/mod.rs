@@ -4,5 +4,5 @@
 mod event;
 mod stacks;
 
-pub use event::{BlockChange, Event, ImageChange};
-pub use stacks::{RecordedStack, Stacks};
+pub use event::{BlockChange, Event, ImageChange, PythonStack};
+pub use stacks::{Announced, RecordedStack, Stacks};

@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
-use memtrace_common::StackEnd;
+use memtrace_common::{StackEnd, python::PythonEnd};
 
-use crate::symbolize::{AddressSpace, Frame};
+use super::PythonStack;
+use crate::{
+    python::{self, Interpreter},
+    symbolize::{AddressSpace, Frame},
+};
 
 /// A stack that was announced.
 #[derive(Clone, Debug)]
@@ -13,6 +17,8 @@ pub struct RecordedStack {
     pub frames: Vec<Frame>,
     /// How the walk ended.
     pub end: StackEnd,
+    /// How the walk of the Python interpreter's frames ended.
+    pub python_end: PythonEnd,
 }
 
 impl RecordedStack {
@@ -35,27 +41,57 @@ impl RecordedStack {
     }
 }
 
+/// A stack as the kernel program sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced<'a> {
+    /// Its identity.
+    pub stack_id: u64,
+    /// How the walk ended.
+    pub end: StackEnd,
+    /// Return addresses, the innermost first.
+    pub frames: &'a [u64],
+    /// What the Python interpreter runs there.
+    pub python: Option<&'a PythonStack>,
+}
+
 /// All stacks that were announced.
 #[derive(Debug, Default)]
 pub struct Stacks {
     by_id: HashMap<u64, RecordedStack>,
+    /// Python frames whose code object was gone when it was to be read.
+    pub python_frames_gone: u64,
+    /// Stacks that reach their root, and whose Python frames have no certain place among the native ones.
+    pub python_unjoined: u64,
 }
 
 impl Stacks {
-    /// Takes in a stack of the process with this address space.
-    pub fn add(&mut self, space: &mut AddressSpace, stack_id: u64, end: StackEnd, addresses: &[u64]) {
+    /// Takes in a stack of the process with this address space and Python interpreter.
+    pub fn add(
+        &mut self,
+        space: &mut AddressSpace,
+        interpreter: Option<&mut Interpreter>,
+        announced: &Announced<'_>,
+    ) {
+        let Announced { stack_id, mut end, python, .. } = *announced;
         if self.by_id.contains_key(&stack_id) {
             return;
         }
-        let mut frames = space.normalize(addresses);
-        let mut end = end;
+        let mut frames = space.normalize(announced.frames);
         // A caller that is in no executable mapping is none, and nor is what comes after it.
         let is_code = |frame: &Frame| matches!(frame, Frame::Code { region: Some(_), .. });
         if let Some(broken) = frames.iter().skip(1).position(|frame| !is_code(frame)) {
             frames.truncate(broken + 1);
             end = StackEnd::NoMapping;
         }
-        self.by_id.insert(stack_id, RecordedStack { frames, end });
+        let python_end = python.map_or(PythonEnd::NoPython, |python| python.end);
+        if let (Some(interpreter), Some(python)) = (interpreter, python) {
+            let is_whole = end == StackEnd::Root;
+            let joined = python::join(frames, is_whole, python, interpreter);
+            frames = joined.frames;
+            self.python_frames_gone += joined.gone;
+            self.python_unjoined += u64::from(!joined.certain && is_whole && python_end.is_complete());
+        }
+        self.by_id.insert(stack_id, RecordedStack { frames, end, python_end });
     }
 
     /// The stack with this id, if it was announced.

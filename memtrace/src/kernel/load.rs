@@ -11,7 +11,7 @@ use aya::{
 };
 use memtrace_common::{
     Block, Config, InFlight, InFlightKey, InternalCallers, LiveKey, STACK_NOT_RECORDED, StackTotals, WATCH,
-    WATCH_AND_STOP, Wrappers, sampling,
+    WATCH_AND_STOP, Wrappers, python::PythonRuntime, sampling,
 };
 use thiserror::Error;
 
@@ -311,6 +311,22 @@ impl Kernel {
     pub fn set_wrappers(&mut self, pid: u32, wrappers: Wrappers) -> Result<(), LoadError> {
         let mut map: HashMap<&mut MapData, u32, Wrappers> = self.map_mut("WRAPPERS")?;
         Ok(map.insert(pid, wrappers, 0)?)
+    }
+
+    /// Says where the Python interpreter of process `pid` keeps its frames, or that it has none.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn set_python(&mut self, pid: u32, runtime: Option<PythonRuntime>) -> Result<(), LoadError> {
+        let mut map: HashMap<&mut MapData, u32, PythonRuntime> = self.map_mut("PYTHON")?;
+        match runtime {
+            Some(runtime) => map.insert(pid, runtime, 0)?,
+            None => match map.remove(&pid) {
+                Err(error) if !is_missing(&error) => return Err(error.into()),
+                _ => {}
+            },
+        }
+        Ok(())
     }
 
     /// Says where the allocation functions of process `pid` stand.

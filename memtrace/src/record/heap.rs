@@ -26,6 +26,8 @@ pub struct Recording {
     pub space: AddressSpace,
     /// The stacks that were announced.
     pub stacks: Stacks,
+    /// How many Python interpreters were found whose frames cannot be read.
+    pub python_unsupported: u64,
     /// Every stack's totals.
     pub totals: Vec<(u64, StackTotals)>,
     /// The kernel program's counters.
@@ -128,6 +130,9 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
                     labels.push(("stack".to_owned(), "incomplete".to_owned()));
                     labels.push((STACK_END.to_owned(), stack.end_name().to_owned()));
                 }
+                if !stack.python_end.is_complete() {
+                    labels.push(("python".to_owned(), "incomplete".to_owned()));
+                }
                 interner.add(&stack.frames, sample(labels));
             }
             None => {
@@ -150,6 +155,21 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         "stacks_incomplete",
         incomplete,
         "distinct stacks end before the thread's first function; they carry the label stack=incomplete",
+    );
+    profile.losses.add(
+        "python_unsupported",
+        recording.python_unsupported,
+        "Python interpreters are of a version whose frames memtrace does not know (it knows CPython 3.11 to 3.15): their Python functions are not shown",
+    );
+    profile.losses.add(
+        "python_frames_gone",
+        recording.stacks.python_frames_gone,
+        "Python frames have no name because their code object was gone when it was to be read: they are shown as [Python function that is gone]",
+    );
+    profile.losses.add(
+        "python_unjoined",
+        recording.stacks.python_unjoined,
+        "distinct stacks have Python functions whose place among the interpreter's own functions is not known: they are shown above all of these",
     );
     profile.losses.add(
         "unknown_events",

@@ -81,6 +81,21 @@ const LOSSES: &[(Counter, &str, &str)] = &[
         "stacks_too_deep",
         "samples have a stack of more than 255 frames: only the innermost are kept",
     ),
+    (
+        Counter::PythonUnreadable,
+        "python_unreadable",
+        "samples have a stack whose Python frames could not be read to the first; they carry the label python=incomplete",
+    ),
+    (
+        Counter::PythonTruncated,
+        "python_truncated",
+        "samples have a stack of more than 100 Python frames: only the innermost are kept; they carry the label python=incomplete",
+    ),
+    (
+        Counter::PythonTooManyThreads,
+        "python_too_many_threads",
+        "samples have no Python frames because the interpreter has too many threads to find theirs; they carry the label python=incomplete",
+    ),
 ];
 
 /// Adds the losses that the kernel program has counted.

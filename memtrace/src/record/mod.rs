@@ -7,10 +7,12 @@ mod events;
 mod heap;
 mod live;
 mod losses;
+mod python;
 mod session;
 mod stacks;
 
 pub use cost::probe_time;
 pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};
 pub use heap::{Recording, profile};
+pub use python::PythonMode;
 pub use session::{Session, SessionError, monotonic_ns};

@@ -11,11 +11,11 @@ use memtrace_common::Counter;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
-use super::{EventWriter, Recording, cost};
+use super::{EventWriter, PythonMode, Recording, cost, python::Python};
 use crate::{
     allocator::{Discovered, Discovery},
     attach::{self, AttachError, Plan, Probes},
-    collect::{Event, ImageChange, Stacks},
+    collect::{Announced, Event, ImageChange, Stacks},
     kernel::{AttachMode, Counters, Kernel, LoadError},
     readable::readable,
     symbolize::{self, AddressSpace, Modules},
@@ -72,6 +72,7 @@ pub struct Session {
     space: AddressSpace,
     /// What earlier programs of the process had mapped is needed for their stacks.
     stacks: Stacks,
+    python: Python,
     events: AsyncFd<RingBuf<MapData>>,
     exit: Arc<ExitWatch>,
     launched: Option<Launched>,
@@ -105,12 +106,12 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`]. Nothing stays behind.
-    pub fn attach(kernel: Kernel, target: Target) -> Result<Self, SessionError> {
+    pub fn attach(kernel: Kernel, target: Target, python: PythonMode) -> Result<Self, SessionError> {
         let pid = target.pid;
         if target.has_lost_main_thread() && kernel.mode() != AttachMode::Perf {
             return Err(TargetError::MainThreadEnded(pid).into());
         }
-        let mut session = Self::new(kernel, target, None)?;
+        let mut session = Self::new(kernel, target, None, python)?;
         session.probe_new_code().map_err(|error| session.explain(error))?;
         if !session.discovery.can_allocate() {
             return Err(session.no_allocator());
@@ -124,10 +125,10 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn launch(mut kernel: Kernel, launched: Launched) -> Result<Self, SessionError> {
+    pub fn launch(mut kernel: Kernel, launched: Launched, python: PythonMode) -> Result<Self, SessionError> {
         kernel.watch(launched.pid, true)?;
         let target = Target::open(launched.pid)?;
-        let mut session = Self::new(kernel, target, Some(launched))?;
+        let mut session = Self::new(kernel, target, Some(launched), python)?;
         session.open_books()?;
         if let Some(launched) = &mut session.launched {
             launched.release();
@@ -135,7 +136,12 @@ impl Session {
         Ok(session)
     }
 
-    fn new(mut kernel: Kernel, target: Target, launched: Option<Launched>) -> Result<Self, SessionError> {
+    fn new(
+        mut kernel: Kernel,
+        target: Target,
+        launched: Option<Launched>,
+        python: PythonMode,
+    ) -> Result<Self, SessionError> {
         let pid = target.pid;
         let watch = |error| SessionError::Watch(pid, error);
         let exit = ExitWatch::new(pid).map_err(|error| match error.raw_os_error() {
@@ -155,6 +161,7 @@ impl Session {
             modules,
             space,
             stacks: Stacks::default(),
+            python: Python::new(python),
             events,
             exit: Arc::new(exit),
             launched,
@@ -245,6 +252,7 @@ impl Session {
         let (wrappers, _) = self.discovery.wrappers();
         self.kernel.set_wrappers(pid, wrappers)?;
         self.load_unwind_tables();
+        self.python.look(&mut self.kernel, &self.space)?;
         if let Some(hook) = &self.discovery.loader_hook {
             self.probes.attach_once(&mut self.kernel, "loader_changed", self.target.thread, hook)?;
         }
@@ -288,9 +296,7 @@ impl Session {
             batch
         };
         let more = batch.len() == BATCH;
-        for event in batch {
-            self.handle(event)?;
-        }
+        self.take_in(batch)?;
         if more {
             // Signals and timers are seen when the event loop gets to look.
             tokio::task::yield_now().await;
@@ -298,12 +304,25 @@ impl Session {
         Ok(())
     }
 
+    fn take_in(&mut self, batch: Vec<Option<Event>>) -> Result<(), SessionError> {
+        // The process runs on, and may let go of Python code at any time; native code stays longer.
+        for event in batch.iter().flatten() {
+            if let Event::NewStack { tgid, python: Some(python), .. } = event
+                && *tgid == self.target.pid
+            {
+                self.python.read_code(python);
+            }
+        }
+        batch.into_iter().try_for_each(|event| self.handle(event))
+    }
+
     fn handle(&mut self, event: Option<Event>) -> Result<(), SessionError> {
         match event {
-            Some(Event::NewStack { tgid, stack_id, end, frames }) => {
+            Some(Event::NewStack { tgid, stack_id, end, frames, python }) => {
                 // The measurement of prices has left some of memtrace's own.
                 if tgid == self.target.pid {
-                    self.stacks.add(&mut self.space, stack_id, end, &frames);
+                    let announced = Announced { stack_id, end, frames: &frames, python: python.as_ref() };
+                    self.stacks.add(&mut self.space, self.python.interpreter(), &announced);
                     // It led to code that was not there before.
                     if self.space.counts().reads != self.mappings_read {
                         self.load_unwind_tables();
@@ -363,6 +382,7 @@ impl Session {
                 }
                 self.space = AddressSpace::open(self.target.pid, &self.modules)?;
                 self.discovery = Discovery::default();
+                self.python.forget(&mut self.kernel, self.target.pid)?;
             }
             ImageChange::Loader => self.space.refresh()?,
         }
@@ -389,9 +409,7 @@ impl Session {
                 break;
             }
             seen += batch.len();
-            for event in batch.into_iter().filter(&wanted) {
-                self.handle(event)?;
-            }
+            self.take_in(batch.into_iter().filter(&wanted).collect())?;
         }
         Ok(())
     }
@@ -511,6 +529,7 @@ impl Session {
             duration: self.ended.unwrap_or_default(),
             space: self.space,
             stacks: self.stacks,
+            python_unsupported: self.python.unsupported(),
             totals,
             live,
             in_flight: self.kernel.in_flight()?,

@@ -1,9 +1,9 @@
 //! The executable mappings of one process, now and before.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,8 +18,8 @@ use super::module::Identity;
 use super::modules::Modules;
 use super::pace::Pace;
 use super::root::{Root, regular_file};
-use crate::target::living_thread;
 use super::vdso;
+use crate::target::living_thread;
 
 /// Mappings that are gone are remembered up to this number; the oldest go first.
 const MAX_RETIRED: usize = 4096;
@@ -124,12 +124,25 @@ impl AddressSpace {
         self.regions().find(|region| region.is_main())
     }
 
+    /// The process's memory, for reading alone (`/proc/PID/mem`, proc(5)).
+    pub(crate) fn memory(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        self.living().open_relative_flags("mem", flags).map_err(io::Error::other)
+    }
+
+    /// The PID namespace by which the process itself counts processes and threads: a file that stands for it
+    /// (pid_namespaces(7)).
+    pub(crate) fn pid_namespace(&self) -> io::Result<Metadata> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        self.process.open_relative_flags("ns/pid", flags).map_err(io::Error::other)?.metadata()
+    }
+
     /// Reads the mappings again. On error those that are known stay as they are.
     pub fn refresh(&mut self) -> Result<(), Error> {
         let lines = self.executable_mappings()?;
         if self.root.is_none() {
             // Without it only the target's own debug files and map_files' substitute are missed.
-            self.root = Root::open(self.memory()).ok().map(Arc::new);
+            self.root = Root::open(self.living()).ok().map(Arc::new);
             self.generated = self.root.as_ref().and_then(|root| Generated::of(&self.process, root));
         }
         self.counts.reads += 1;
@@ -157,22 +170,14 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Reads memory of the process, whole or not at all.
-    ///
-    /// # Errors
-    /// When the process is gone, or nothing is mapped there.
-    pub fn read_memory(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.memory().mem().map_err(io::Error::other)?.read_exact_at(buffer, address)
-    }
-
     /// Where its memory is seen.
-    fn memory(&self) -> &Process {
+    fn living(&self) -> &Process {
         self.thread.as_ref().unwrap_or(&self.process)
     }
 
     /// Reads the mappings, by way of another thread if the one that was asked so far has ended.
     fn executable_mappings(&mut self) -> Result<Vec<MapLine>, Error> {
-        let error = match maps::executable(self.memory()) {
+        let error = match maps::executable(self.living()) {
             Ok((lines, true)) => return Ok(lines),
             Ok((_, false)) => Error::NoMemory(self.pid),
             Err(error) => explain(self.pid, error),
@@ -239,19 +244,19 @@ impl AddressSpace {
         let module = if line.is_file() {
             self.modules.file(line.path.as_ref(), self.open_mapped(line), self.root.as_ref())
         } else if line.path == vdso::NAME
-            && let Ok(image) = vdso::copy(self.memory(), line)
+            && let Ok(image) = vdso::copy(self.living(), line)
         {
             self.modules.file(vdso::NAME.as_ref(), Ok(image), None)
         } else {
             self.modules.named(&line.path)
         };
         let executable = *executable.get_or_insert_with(|| {
-            let exe = self.memory().open_relative_flags("exe", OFlags::PATH | OFlags::CLOEXEC);
+            let exe = self.living().open_relative_flags("exe", OFlags::PATH | OFlags::CLOEXEC);
             exe.ok().and_then(|exe| exe.metadata().ok()).map(|metadata| Identity::from(&metadata))
         });
         let is_main = match (executable, module.file()) {
             (Some(exe), Ok(file)) => exe.same_inode(&file.identity()),
-            _ => self.memory().exe().is_ok_and(|exe| exe == module.path()),
+            _ => self.living().exe().is_ok_and(|exe| exe == module.path()),
         };
         let generated = self.generated.as_ref().filter(|_| line.is_memory()).cloned();
         Arc::new(Region::new(line, module, is_main, generated))
@@ -261,7 +266,7 @@ impl AddressSpace {
     /// CAP_CHECKPOINT_RESTORE, proc(5)) the one that now has its path, if it is the same inode.
     fn open_mapped(&self, line: &MapLine) -> io::Result<File> {
         let link = format!("map_files/{:x}-{:x}", line.start, line.end);
-        let found = self.memory().open_relative_flags(link, OFlags::PATH | OFlags::CLOEXEC);
+        let found = self.living().open_relative_flags(link, OFlags::PATH | OFlags::CLOEXEC);
         if let Ok(found) = found {
             return regular_file(&found);
         }

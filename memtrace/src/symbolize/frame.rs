@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::generated::Generated;
 use super::maps::MapLine;
 use super::module::{Module, ModuleId};
-use crate::profile::Mapping;
+use crate::{profile::Mapping, python::PythonPlace};
 
 /// An executable mapping of one process, as it was when its address space was read.
 #[derive(Debug)]
@@ -121,6 +121,8 @@ pub enum Frame {
         /// The mapping that it was in, or `None` if that is not known.
         region: Option<Arc<Region>>,
     },
+    /// A function of the Python interpreter.
+    Python(PythonPlace),
     /// No code but a remark, such as `[truncated]`: shown as a function of this name.
     Pseudo(&'static str),
 }

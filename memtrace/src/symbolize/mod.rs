@@ -73,5 +73,5 @@ pub use files::Files;
 pub use frame::{Frame, Region};
 pub use module::{Module, ModuleId};
 pub use modules::Modules;
-pub use names::{Interner, Names, PSEUDO_MAPPING, UNKNOWN_MAPPING};
+pub use names::{Interner, Names, PSEUDO_MAPPING, PYTHON_MAPPING, UNKNOWN_MAPPING};
 pub use worker::{NamedLine, Options, Query, Resolution, Symbolizer, SymbolizerCounts};

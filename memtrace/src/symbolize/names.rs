@@ -12,9 +12,13 @@ use super::generated::{Generated, Refusal};
 use super::module::ModuleId;
 use super::worker::{NamedLine, Query, Resolution, Symbolizer};
 use crate::profile::{Function, Line, Location, Losses, Mapping, Profile, Sample};
+use crate::python::PythonPlace;
 
 /// The made-up mapping of [`Frame::Pseudo`].
 pub const PSEUDO_MAPPING: &str = "[memtrace]";
+
+/// The made-up mapping of [`Frame::Python`].
+pub const PYTHON_MAPPING: &str = "[python]";
 
 /// The made-up mapping of addresses that are in none.
 pub const UNKNOWN_MAPPING: &str = "[unknown]";
@@ -156,6 +160,7 @@ impl<'a> Interner<'a> {
     fn location(&mut self, frame: &Frame) -> usize {
         let (address, region) = match frame {
             Frame::Code { address, region } => (*address, region.as_deref()),
+            Frame::Python(place) => return self.python(place),
             Frame::Pseudo(name) => return self.pseudo(name),
         };
         let key = (region.map(Region::id), address);
@@ -188,6 +193,20 @@ impl<'a> Interner<'a> {
             Ok(key) => self.names.known.get(&key),
             Err(_) => Some(const { &Err(Failure::Unmapped) }),
         }
+    }
+
+    /// A place in Python code has no address of its own: what it is, its file and its line tell.
+    fn python(&mut self, place: &PythonPlace) -> usize {
+        let mapping = self.profile.mappings.insert_full(named_mapping(PYTHON_MAPPING)).0;
+        let function = Function {
+            name: place.function.name.clone(),
+            system_name: place.function.name.clone(),
+            file: place.function.file.clone(),
+            start_line: place.function.first_line,
+        };
+        let function = self.profile.functions.insert_full(function).0;
+        let lines = vec![Line { function, line: place.line }];
+        self.profile.locations.insert_full(Location { address: 0, mapping, lines }).0
     }
 
     fn pseudo(&mut self, name: &str) -> usize {

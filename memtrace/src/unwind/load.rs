@@ -7,17 +7,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use object::ReadCache;
-use object::elf::{FileHeader64, PT_LOAD};
-use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::cache::{Cache, Key};
 use super::compile::{CompileError, compile};
 use super::image::{Image, TooLarge};
 use super::sections::Cfi;
-use crate::symbolize::{AddressSpace, Failure, Module, Region};
-
-/// The largest vDSO that is read. Real ones are two pages long.
-const MAX_VDSO: u64 = 1 << 20;
+use crate::symbolize::{Failure, Module};
 
 /// Why a module has no table. Reads well after a module's name and a colon.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,47 +45,25 @@ pub(super) struct Loaded {
 }
 
 /// A module whose image is wanted.
-pub(super) struct Wanted {
-    pub(super) module: Arc<Module>,
-    /// The file's content, where it has none on disk.
-    pub(super) content: Option<Vec<u8>>,
-}
+pub(super) struct Wanted(pub(super) Arc<Module>);
 
 impl Wanted {
-    /// What stands behind a mapping. The vDSO is read from the process.
-    pub(super) fn new(region: &Region, space: &AddressSpace) -> Self {
-        let module = Arc::clone(region.module());
-        let content = is_vdso(&module).then(|| {
-            let mut content = vec![0; (region.end() - region.start()).min(MAX_VDSO) as usize];
-            space.read_memory(region.start(), &mut content).ok().map(|()| content)
-        });
-        Self { module, content: content.flatten() }
-    }
-
     fn size(&self) -> u64 {
-        let path = self.module.open_path().ok();
+        let path = self.0.open_path().ok();
         path.and_then(|path| path.metadata().ok()).map_or(0, |metadata| metadata.len())
     }
 
     fn load(&self, cache: Option<&Cache>) -> Loaded {
-        if let Some(content) = &self.content {
-            return Loaded { image: vdso(content), cached: false };
-        }
-        let file = self.module.open_path().map_err(|failure| match failure {
+        let file = self.0.open_path().map_err(|failure| match failure {
             Failure::NoFile => LeftOut::NoFile,
             Failure::Malformed => CompileError::NotElf.into(),
             _ => LeftOut::Unreadable,
         });
         match file.and_then(|path| File::open(path).map_err(|_| LeftOut::Unreadable)) {
-            Ok(file) => load(file, &self.module.build_id(), cache),
+            Ok(file) => load(file, &self.0.build_id(), cache),
             Err(error) => Loaded { image: Err(error), cached: false },
         }
     }
-}
-
-/// Whether it is the code that the kernel maps into every process.
-pub(super) fn is_vdso(module: &Module) -> bool {
-    module.path().as_os_str() == "[vdso]"
 }
 
 /// Takes the image of a file from the cache, or makes it and keeps it there.
@@ -108,20 +81,6 @@ fn load(file: File, build_id: &str, cache: Option<&Cache>) -> Loaded {
         tracing::debug!("failed to keep an unwind table on disk: {error}");
     }
     Loaded { image, cached: false }
-}
-
-/// The vDSO's addresses begin at its first byte in memory, not where its file would say.
-fn vdso(content: &[u8]) -> Result<Image, LeftOut> {
-    let rows = compile(&Cfi::read(content)?)?;
-    let header = FileHeader64::<object::LittleEndian>::parse(content).map_err(CompileError::from)?;
-    let segments = header.program_headers(object::LittleEndian, content).map_err(CompileError::from)?;
-    let first = segments.iter().find(|segment| segment.p_type(object::LittleEndian) == PT_LOAD);
-    let address = first.map_or(0, |segment| {
-        segment.p_vaddr(object::LittleEndian).wrapping_sub(segment.p_offset(object::LittleEndian))
-    });
-    let mut image = Image::new(&rows)?;
-    image.base = image.base.wrapping_sub(address);
-    Ok(image)
 }
 
 /// Loads all, the largest first, on as many threads as there are CPUs. `take` is called in the order in which

@@ -2,7 +2,6 @@
 
 use memtrace_common::unwind::{MAPPING_STEPS, Mapping, NO_TABLE};
 
-use super::load::is_vdso;
 use super::tables::{Table, Tables};
 use crate::symbolize::{AddressSpace, Region};
 
@@ -37,9 +36,6 @@ pub(super) fn mappings(space: &AddressSpace, tables: &Tables) -> (Vec<Mapping>, 
 
 /// The address by which the module's file knows the region's first byte.
 fn address(region: &Region) -> Option<u64> {
-    if is_vdso(region.module()) {
-        return Some(0);
-    }
     let file_offset = region.file_offset_of(region.start());
     region.module().address_of_mapping(file_offset, region.end() - region.start())
 }

@@ -74,7 +74,7 @@ impl Tables {
         let begun = Instant::now();
         let cache = self.cache.take();
         let compiled = self.stats.compiled;
-        load::load_all(wanted, cache.as_ref(), |wanted, loaded| self.take_in(&wanted.module, loaded, maps));
+        load::load_all(wanted, cache.as_ref(), |wanted, loaded| self.take_in(&wanted.0, loaded, maps));
         if let Some(cache) = cache.as_ref().filter(|_| self.stats.compiled != compiled)
             && let Err(error) = cache.trim()
         {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 
 use memtrace_common::unwind::MappingsOf;
 
@@ -70,7 +71,7 @@ impl Unwinder {
         for region in space.regions() {
             let module = region.module().id();
             if seen.insert(module) && !self.tables.knows(module) {
-                wanted.push(Wanted::new(region, space));
+                wanted.push(Wanted(Arc::clone(region.module())));
             }
         }
         self.tables.load(wanted, &mut self.maps);
