@@ -158,13 +158,12 @@ impl Profile {
         errors
     }
 
-    /// How the walks of incomplete stacks have ended, by the leaf's function.
-    pub fn stack_ends(&self) -> BTreeMap<String, String> {
+    /// For each of its [stacks](Self::stacks) how its walk has ended; `None` where it is complete.
+    pub fn stack_ends(&self) -> Vec<Option<String>> {
         let end = |stack: &RawStack| {
             stack.labels.iter().find(|label| label.key == "stack_end").map(|label| label.value.clone())
         };
-        let leaf = |stack: &RawStack| stack.frames[0].function.clone().unwrap_or_default();
-        self.stacks.iter().filter_map(|stack| Some((leaf(stack), end(stack)?))).collect()
+        self.stacks.iter().map(end).collect()
     }
 
     /// Its stacks.

@@ -140,7 +140,8 @@ fn bcc_3221_5238_a_full_live_table_says_what_is_missing() {
 /// A full stack table made error codes stand for stacks, and their sums were wrong.
 #[test]
 fn bcc_3221_5238_a_full_stack_table_says_what_is_missing() {
-    let arguments = ["run", "1", "1000", "3", "2", "16", "1000"];
+    // Objects that stay, and no others: one stack for each site.
+    let arguments = ["run", "1", "1000", "5", "0", "16", "1000"];
     let all = exact_json().launch(&SITES.path(), &arguments).expect_success();
     all.json().assert_nothing_lost();
     all.json().stacks().assert_books("sites", &all.truth());
