@@ -178,7 +178,6 @@ fn systing_every_n_a_free_follows_its_allocation() {
 
 /// Counts that are packed into bit fields overflow at 16.7 million objects.
 #[test]
-#[ignore = "takes a minute: 18 million calls are traced"]
 fn bcc_more_than_16_777_216_objects_are_counted() {
     let recorded = Recorder::new().launch(&LEAK.path(), &["run", "churn", "18000000", "64"]).expect_success();
     let churn = recorded.stacks().of("churn");
