@@ -229,20 +229,20 @@ impl Recorder<'_> {
         }
         let destination = match named {
             Some(destination) => destination,
-            None if session.launched().is_none() => self.unnamed(&session.target, format)?,
+            None if session.launched().is_none() => self.unnamed(session.target(), format)?,
             // The command's name is known when it has been executed, so the file is opened later; that
             // the directory can be written to is checked now.
             None => {
-                self.unnamed(&session.target, format)?;
+                self.unnamed(session.target(), format)?;
                 Destination::Stdout
             }
         };
         let named_later = args.output.is_none() && session.launched().is_some();
         self.say(&match session.probes() {
             // A launched command gets its probes when it has executed.
-            0 => format!("tracing pid {} from its start", session.target.pid),
+            0 => format!("tracing pid {} from its start", session.target().pid),
             probes => {
-                format!("tracing pid {} ({}, {probes} probes)", session.target.pid, session.target.comm)
+                format!("tracing pid {} ({}, {probes} probes)", session.target().pid, session.target().comm)
             }
         });
 
@@ -338,7 +338,7 @@ impl Recorder<'_> {
                 _ = tick.tick() => {
                     session.check_main_thread();
                     let counters = session.counters()?;
-                    progress.show(&session.target.comm, session.elapsed(), session.stacks(), &counters);
+                    progress.show(&session.target().comm, session.elapsed(), session.stacks(), &counters);
                 }
             }
         };

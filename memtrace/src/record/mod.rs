@@ -3,16 +3,21 @@
 //! [`Profile`]: crate::profile::Profile
 
 mod cost;
+mod engine;
+mod error;
 mod events;
 mod heap;
 mod live;
 mod losses;
+mod observed;
+mod pause;
 mod python;
 mod session;
 mod stacks;
 
 pub use cost::probe_time;
+pub use error::SessionError;
 pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};
 pub use heap::{Recording, profile};
 pub use python::PythonMode;
-pub use session::{Session, SessionError, monotonic_ns};
+pub use session::{Session, monotonic_ns};

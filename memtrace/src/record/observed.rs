@@ -1,0 +1,264 @@
+//! One process under observation: its probes, its code, and the stacks that were seen in it.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{EventWriter, PythonMode, SessionError, cost, engine::Engine, python::Python};
+use crate::{
+    allocator::{Discovered, Discovery},
+    attach::{self, Plan, Probes},
+    collect::{Announced, ImageChange, PythonStack, Stacks},
+    kernel::{AttachMode, LoadError},
+    symbolize::AddressSpace,
+    target::{ExitWatch, Launched, Target, TargetError},
+};
+
+/// A process under observation. Dropping it takes its probes off.
+pub(super) struct Observed {
+    pub(super) target: Target,
+    pub(super) exit: Arc<ExitWatch>,
+    /// It, if memtrace has started it.
+    pub(super) launched: Option<Launched>,
+    pub(super) probes: Probes,
+    pub(super) discovery: Discovery,
+    pub(super) space: AddressSpace,
+    /// What earlier programs of the process had mapped is needed for their stacks.
+    pub(super) stacks: Stacks,
+    pub(super) python: Python,
+    /// The CPU time that it had used when the books were opened, and what it has used from there until they
+    /// were closed.
+    cpu_time: (Duration, Option<Duration>),
+    /// How often the mappings had been read when unwind tables were last loaded for them.
+    mappings_read: u64,
+    pub(super) counts: Counts,
+}
+
+/// What could not be done for a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    /// Times at which its number executed a program, but it had ended when that was noticed.
+    pub(super) unresolved_changes: u64,
+    /// Times at which new code could not be probed.
+    pub(super) late_errors: u64,
+    /// Times at which its mappings could not be given to the kernel program.
+    pub(super) unwind_errors: u64,
+    /// Whether the thread that probes were set by has ended, and they with it.
+    pub(super) main_thread_ended: bool,
+}
+
+impl Observed {
+    /// Opens a process for observation; no probe is set yet.
+    pub(super) fn open(
+        engine: &Engine,
+        target: Target,
+        launched: Option<Launched>,
+        python: PythonMode,
+    ) -> Result<Self, SessionError> {
+        let pid = target.pid;
+        let exit = ExitWatch::new(pid).map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) => TargetError::Ended(pid).into(),
+            _ => SessionError::Watch(pid, error),
+        })?;
+        Ok(Self {
+            space: AddressSpace::open(pid, &engine.modules)?,
+            target,
+            exit: Arc::new(exit),
+            launched,
+            probes: Probes::default(),
+            discovery: Discovery::default(),
+            stacks: Stacks::default(),
+            python: Python::new(python),
+            cpu_time: (Duration::ZERO, None),
+            mappings_read: 0,
+            counts: Counts::default(),
+        })
+    }
+
+    /// That there is nothing to set a probe on.
+    pub(super) fn no_allocator(&self) -> SessionError {
+        let modules = self.space.regions().filter(|region| region.is_file()).count();
+        SessionError::NoAllocator { pid: self.target.pid, comm: self.target.comm.clone(), modules }
+    }
+
+    /// An error while attaching has mostly one reason: the process has ended.
+    pub(super) fn explain(&self, error: SessionError) -> SessionError {
+        if self.exit.has_ended() { TargetError::Ended(self.target.pid).into() } else { error }
+    }
+
+    /// Finds allocator functions in code that was not looked at before, and sets probes there.
+    pub(super) fn probe_new_code(&mut self, engine: &mut Engine) -> Result<(), SessionError> {
+        self.discovery.update(&self.space);
+        let pid = self.target.pid;
+        let (callers, _) = Plan::internal_callers(&self.discovery.functions);
+        engine.kernel.set_internal_callers(pid, callers)?;
+        let (wrappers, _) = self.discovery.wrappers();
+        engine.kernel.set_wrappers(pid, wrappers)?;
+        self.load_unwind_tables(engine);
+        self.python.look(&mut engine.kernel, &self.space)?;
+        let thread = self.target.thread;
+        if let Some(hook) = &self.discovery.loader_hook {
+            self.probes.attach_once(&mut engine.kernel, "loader_changed", thread, hook)?;
+        }
+        let new = self.probes.attach(&mut engine.kernel, thread, &self.discovery.functions)?;
+        tracing::info!(pid, functions = new, probes = self.probes.len(), "probes set");
+        Ok(())
+    }
+
+    /// Tells the kernel program how to walk stacks through what is mapped now. Without that a stack ends early,
+    /// and says so; nothing else is lost.
+    fn load_unwind_tables(&mut self, engine: &mut Engine) {
+        if let Err(error) = engine.unwinder.update(self.target.pid, &self.space) {
+            self.counts.unwind_errors += 1;
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
+        self.mappings_read = self.space.counts().reads;
+        let stats = engine.unwinder.stats();
+        tracing::info!(
+            tables = stats.tables,
+            rows = stats.rows,
+            bytes = stats.bytes,
+            compiled = stats.compiled,
+            from_cache = stats.cache_hits,
+            time = ?stats.time,
+            "unwind tables loaded"
+        );
+    }
+
+    /// Reads the Python code of a stack that is about to be [added](Self::add_stack).
+    pub(super) fn read_python(&mut self, python: &PythonStack) {
+        self.python.read_code(python);
+    }
+
+    /// Takes in a stack that was seen for the first time.
+    pub(super) fn add_stack(&mut self, engine: &mut Engine, announced: &Announced<'_>) {
+        self.stacks.add(&mut self.space, self.python.interpreter(), announced);
+        // It led to code that was not there before.
+        if self.space.counts().reads != self.mappings_read {
+            self.load_unwind_tables(engine);
+        }
+    }
+
+    /// The process may have other code from here on, and is stopped if memtrace has started it.
+    pub(super) fn image_changed(
+        &mut self,
+        engine: &mut Engine,
+        change: ImageChange,
+        time_ns: u64,
+        events_out: Option<&mut EventWriter>,
+    ) -> Result<(), SessionError> {
+        if let Some(launched) = &mut self.launched {
+            if change == ImageChange::Exec {
+                launched.executed()?;
+            }
+            // Whether or not it is stopped by now: it is let go on below.
+            launched.wait_stopped();
+        }
+        if self.exit.has_ended() {
+            // Nothing is left to be looked at. And it may not have been this process at all: its number
+            // may have been given to another one.
+            self.counts.unresolved_changes += u64::from(change == ImageChange::Exec);
+            return Ok(());
+        }
+        // The process may run on without probes on its new code, but it must run on.
+        if let Err(error) = self.follow(engine, change, time_ns, events_out)
+            && !self.exit.has_ended()
+        {
+            self.counts.late_errors += 1;
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
+        self.let_go();
+        Ok(())
+    }
+
+    fn follow(
+        &mut self,
+        engine: &mut Engine,
+        change: ImageChange,
+        time_ns: u64,
+        events_out: Option<&mut EventWriter>,
+    ) -> Result<(), SessionError> {
+        let pid = self.target.pid;
+        match change {
+            ImageChange::Exec => {
+                engine.kernel.forget_live(pid, time_ns)?;
+                if let Some(out) = events_out {
+                    out.write_exec(pid, time_ns);
+                }
+                let thread = self.target.thread;
+                self.target.refresh();
+                if self.target.thread != thread {
+                    // They have ended with the thread that they were set by.
+                    self.take_probes_off();
+                }
+                self.space = AddressSpace::open(pid, &engine.modules)?;
+                self.discovery = Discovery::default();
+                self.python.forget(&mut engine.kernel, pid)?;
+            }
+            ImageChange::Loader => self.space.refresh()?,
+        }
+        self.probe_new_code(engine)
+    }
+
+    /// Takes all probes off while the process goes on.
+    pub(super) fn take_probes_off(&mut self) {
+        let probes = std::mem::take(&mut self.probes);
+        // The kernel waits for a grace period, but the process does not.
+        std::thread::spawn(move || probes.detach());
+    }
+
+    /// Sets the probes again that were taken off.
+    pub(super) fn set_probes_again(&mut self, engine: &mut Engine) -> Result<(), SessionError> {
+        self.space.refresh()?;
+        self.probe_new_code(engine)
+    }
+
+    /// Lets the process go on, if memtrace has started it and it is stopped.
+    fn let_go(&self) {
+        if let Some(launched) = &self.launched {
+            launched.resume();
+        }
+    }
+
+    /// Looks whether the thread that probes were set by, which is the main thread if that lived then, has ended while
+    /// others go on, and the probes are gone.
+    ///
+    /// Those that are perf events end with the thread: the kernel compares address spaces by way of it
+    /// (kernel/trace/trace_uprobe.c, `__uprobe_perf_filter`). Those of the other modes stay, but when any other
+    /// tracer takes its own off the same place, the kernel asks whose are left, by the same comparison, and takes
+    /// ours off, too (kernel/trace/bpf_trace.c, `uprobe_multi_link_filter`).
+    pub(super) fn check_main_thread(&mut self, mode: AttachMode) {
+        if self.counts.main_thread_ended {
+            return;
+        }
+        let thread = match Target::open(self.target.pid) {
+            Ok(now) if now.thread != self.target.thread => now.thread,
+            _ => return,
+        };
+        let is_gone = |found: &Discovered| attach::is_set(found, thread).is_ok_and(|is_set| !is_set);
+        if mode == AttachMode::Perf || self.discovery.functions.iter().any(is_gone) {
+            self.counts.main_thread_ended = true;
+            tracing::warn!("the process's main thread has ended, and with it probes");
+        }
+    }
+
+    /// The books are opened.
+    pub(super) fn books_opened(&mut self) {
+        self.cpu_time.0 = cost::cpu_time(self.target.pid).unwrap_or_default();
+    }
+
+    /// The books are closed, for the first time or again.
+    pub(super) fn books_closed(&mut self, engine: &mut Engine) -> Result<(), LoadError> {
+        if self.cpu_time.1.is_none() {
+            let now = cost::cpu_time(self.target.pid).ok();
+            self.cpu_time.1 = now.map(|now| now.saturating_sub(self.cpu_time.0));
+        }
+        // A process that is stopped for our sake, or will be, must go on.
+        engine.kernel.unwatch(self.target.pid)?;
+        self.let_go();
+        Ok(())
+    }
+
+    /// The CPU time that the process has used while the books were open, where it could be asked.
+    pub(super) fn cpu_time(&self) -> Option<Duration> {
+        self.cpu_time.1
+    }
+}
