@@ -3,7 +3,9 @@
 //! [`Kernel`] owns everything that lives in the kernel. Nothing is pinned and all links are file
 //! descriptors, so the kernel takes everything down when this process ends, however it ends.
 
+mod books;
 mod counters;
+mod error;
 mod forgotten;
 mod load;
 mod log;
@@ -12,13 +14,15 @@ mod multi;
 mod namespace;
 pub mod object;
 mod price;
+mod process;
 pub(crate) mod sys;
 mod sys_maps;
 pub(crate) mod trial;
 mod unwind_maps;
 
 pub use counters::Counters;
-pub use load::{Kernel, Limits, LoadError, Settings};
+pub use error::LoadError;
+pub use load::{Kernel, Limits, Settings};
 pub use log::KernelLog;
 pub use mode::AttachMode;
 pub use multi::{Leg, MultiPrograms};
