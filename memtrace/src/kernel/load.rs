@@ -63,6 +63,9 @@ pub struct Settings {
     pub events: bool,
     /// Whether the kernel program logs what it does (aya-log); it costs time on every sample.
     pub log: bool,
+    /// Whether the kernel's helper `bpf_loop` is used, where it has it (Linux 5.17). Without it stacks are walked
+    /// as on older kernels.
+    pub loop_helper: bool,
 }
 
 /// The kernel program could not be loaded.
@@ -165,7 +168,7 @@ impl Kernel {
             return_always_fires: (settings.mode != AttachMode::Session).into(),
             events: settings.events.into(),
             max_frames: settings.max_frames,
-            loop_helper: has_loop_helper().into(),
+            loop_helper: (settings.loop_helper && has_loop_helper()).into(),
         };
         let log_level: u8 = if settings.log { u8::MAX } else { 0 };
         // Where the number of CPUs cannot be told, more places than any machine has CPUs do no harm.
