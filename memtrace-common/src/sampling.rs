@@ -133,6 +133,43 @@ pub fn weight(size: u64, threshold: u64) -> Weight {
     Weight { objects, bytes: whole + part }
 }
 
+/// What one sampled allocation adds to the variance of its stack's estimates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Variance {
+    /// In squares of 2^shift objects, and of these 1/256.
+    pub objects: u64,
+    /// In squares of 2^shift bytes.
+    pub bytes: u64,
+}
+
+/// In [`Variance`], objects are in this fraction.
+pub const OBJECT_VARIANCE_UNIT: u64 = 1 << 8;
+
+/// The shift for which a sum of variances fits into 64 bits, at a mean distance of `interval`: one sample then
+/// adds at most 2^38 to either (2^46 to objects of one byte), so 2^26 samples (2^18) of one stack fit.
+pub fn variance_shift(interval: u64) -> u32 {
+    let log = log2(interval) + 1;
+    log.saturating_sub(19)
+}
+
+/// What a sample of this weight adds, which was drawn with `threshold`. A sample that stands for w allocations was
+/// drawn with probability p = 1/w; an unbiased estimate of the variance of the sum of w*y is the sum of
+/// w*(w-1)*y^2 = (w*y)^2 * (1-p) over what was drawn (Horvitz and Thompson, 1952, for independent draws).
+#[inline(always)]
+pub fn variance(weight: &Weight, threshold: u64, shift: u32) -> Variance {
+    if threshold >= CERTAIN {
+        return Variance { objects: 0, bytes: 0 };
+    }
+    // In 2^-16, 2^-12 and 2^-4, so that squares and products fit.
+    let not_drawn = (CERTAIN - threshold) >> 32;
+    let objects = weight.objects >> (4 + shift);
+    let bytes = weight.bytes >> shift;
+    Variance {
+        objects: (((objects * objects) >> 16) * not_drawn) >> 16,
+        bytes: (((bytes * bytes) >> 8) * not_drawn) >> 16,
+    }
+}
+
 #[cfg(feature = "user")]
 mod table {
     use super::*;
@@ -193,6 +230,35 @@ mod tests {
                     let have = probability(&table, size) as f64 / CERTAIN as f64;
                     assert!((have / want - 1.0).abs() < 3e-4, "{size} at {interval}: {have} for {want}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_samples_variance_is_that_of_its_weight() {
+        for interval in [MIN_INTERVAL, 4096, 512 << 10, 1 << 20, 1 << 30] {
+            let (table, shift) = (table(interval), variance_shift(interval));
+            for size in [1u64, 16, 100, 4096, 100_000, 524_288, 1 << 20, 1 << 24, 10 << 30] {
+                let threshold = probability(&table, size);
+                let weight = weight(size, threshold);
+                let variance = variance(&weight, threshold, shift);
+                let w = weight.objects as f64 / OBJECT_UNIT as f64;
+                let scale = 4f64.powi(shift as i32);
+                let objects = variance.objects as f64 * scale / OBJECT_VARIANCE_UNIT as f64;
+                let bytes = variance.bytes as f64 * scale;
+                let (want_objects, want_bytes) = (w * (w - 1.0), w * (w - 1.0) * (size as f64).powi(2));
+                // What is lost by rounding is little beside one sample's own variance.
+                let slack = 0.01 * want_objects + 2.0 * scale.max(1.0) / OBJECT_VARIANCE_UNIT as f64;
+                assert!(
+                    (objects - want_objects).abs() <= slack,
+                    "{size} at {interval}: {objects}, {want_objects}"
+                );
+                let slack = 0.01 * want_bytes + 0.01 * (interval as f64).powi(2);
+                assert!((bytes - want_bytes).abs() <= slack, "{size} at {interval}: {bytes}, {want_bytes}");
+                assert!(
+                    variance.objects <= 1 << 47 && variance.bytes <= 1 << 39,
+                    "{size} at {interval}: {variance:?}"
+                );
             }
         }
     }

@@ -64,6 +64,11 @@ pub struct StackTotals {
     pub untracked_objects: u64,
     /// Of these, not followed because the live table was full, in 1/16.
     pub untracked_bytes: u64,
+    /// Variance of the estimate of the objects allocated, in the unit of
+    /// [`Variance`](crate::sampling::Variance).
+    pub objects_variance: u64,
+    /// The same of the bytes allocated.
+    pub bytes_variance: u64,
     /// How many samples were taken.
     pub samples: u64,
     /// How many of the samples were freed again.
@@ -84,6 +89,6 @@ mod tests {
 
     #[test]
     fn totals_have_the_size_both_sides_expect() {
-        assert_eq!(size_of::<StackTotals>(), 72);
+        assert_eq!(size_of::<StackTotals>(), 88);
     }
 }

@@ -15,7 +15,7 @@ use memtrace_common::{
     sampling,
 };
 
-use crate::{atomic, counters::count, diagnostics, events, filter::Filter, stack, task};
+use crate::{atomic, control, counters::count, diagnostics, events, filter::Filter, stack, task};
 
 /// The live blocks. Allocated as it fills, so that a large limit costs nothing until it is needed.
 #[map]
@@ -131,6 +131,11 @@ pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call
         atomic::add(&raw mut (*totals).allocated_objects, block.objects);
         atomic::add(&raw mut (*totals).allocated_bytes, block.bytes);
         atomic::add(&raw mut (*totals).samples, 1);
+        if call.threshold < sampling::CERTAIN {
+            let variance = sampling::variance(&weight, call.threshold, control::config().variance_shift);
+            atomic::add(&raw mut (*totals).objects_variance, variance.objects);
+            atomic::add(&raw mut (*totals).bytes_variance, variance.bytes);
+        }
     }
     count(Counter::Sampled);
 
@@ -168,6 +173,8 @@ pub(crate) fn totals_of(stack_id: u64, pid_tgid: u64) -> Option<*mut StackTotals
         freed_bytes: 0,
         untracked_objects: 0,
         untracked_bytes: 0,
+        objects_variance: 0,
+        bytes_variance: 0,
         samples: 0,
         freed_samples: 0,
         tgid: task::tgid(pid_tgid),

@@ -83,9 +83,13 @@ struct Label {
     value: String,
 }
 
-/// The standard errors of a stack's in-use values: the root of what their estimates vary by.
+/// The standard errors of a stack's values: the root of what their estimates vary by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 pub struct Errors {
+    /// Of the number of objects allocated.
+    pub alloc_objects: f64,
+    /// Of the bytes in them.
+    pub alloc_space: f64,
     /// Of the number of objects.
     pub inuse_objects: f64,
     /// Of the bytes in them.
@@ -95,6 +99,8 @@ pub struct Errors {
 impl AddAssign for Errors {
     /// The standard error of the sum: samples are drawn independently, so variances add up.
     fn add_assign(&mut self, other: Self) {
+        self.alloc_objects = self.alloc_objects.hypot(other.alloc_objects);
+        self.alloc_space = self.alloc_space.hypot(other.alloc_space);
         self.inuse_objects = self.inuse_objects.hypot(other.inuse_objects);
         self.inuse_space = self.inuse_space.hypot(other.inuse_space);
     }
@@ -158,13 +164,12 @@ impl Profile {
         errors
     }
 
-    /// How the walks of incomplete stacks have ended, by the leaf's function.
-    pub fn stack_ends(&self) -> BTreeMap<String, String> {
+    /// For each of its [stacks](Self::stacks) how its walk has ended; `None` where it is complete.
+    pub fn stack_ends(&self) -> Vec<Option<String>> {
         let end = |stack: &RawStack| {
             stack.labels.iter().find(|label| label.key == "stack_end").map(|label| label.value.clone())
         };
-        let leaf = |stack: &RawStack| stack.frames[0].function.clone().unwrap_or_default();
-        self.stacks.iter().filter_map(|stack| Some((leaf(stack), end(stack)?))).collect()
+        self.stacks.iter().map(end).collect()
     }
 
     /// Its stacks.

@@ -137,11 +137,14 @@ impl Stacks {
     }
 
     /// The values by site: the innermost function of a stack that is one of `sites`. What is above the leaf
-    /// counts, because libraries may stand between a site and the allocator.
+    /// counts, because libraries may stand between a site and the allocator. Exceptions are objects of the C++
+    /// library's own, wherever they are thrown.
     pub fn books_by_site(&self, sites: &Books) -> Books {
         let mut books = Books::new();
         for stack in &self.0 {
-            let site = stack.names().into_iter().find(|name| sites.contains_key(*name));
+            let names = stack.names();
+            let is_exception = names.contains(&"__cxa_allocate_exception");
+            let site = names.into_iter().find(|name| sites.contains_key(*name) && !is_exception);
             *books.entry(site.unwrap_or(ELSEWHERE).to_owned()).or_default() += stack.values;
         }
         books

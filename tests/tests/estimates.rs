@@ -16,7 +16,8 @@ const SITES_EACH: usize = 500;
 struct Trial {
     bytes: (f64, f64, f64),
     objects: (f64, f64, f64),
-    allocated_bytes: (f64, f64),
+    allocated_bytes: (f64, f64, f64),
+    allocated_objects: (f64, f64, f64),
 }
 
 /// Records 100 live and 50 freed objects of `low` to `high` bytes per site, at an interval of 64 KiB.
@@ -37,7 +38,12 @@ fn record(seed: u64, low: &str, high: &str) -> Vec<Trial> {
         Trial {
             bytes: (truth.inuse_space as f64, estimate.inuse_space as f64, error.inuse_space),
             objects: (truth.inuse_objects as f64, estimate.inuse_objects as f64, error.inuse_objects),
-            allocated_bytes: (truth.alloc_space as f64, estimate.alloc_space as f64),
+            allocated_bytes: (truth.alloc_space as f64, estimate.alloc_space as f64, error.alloc_space),
+            allocated_objects: (
+                truth.alloc_objects as f64,
+                estimate.alloc_objects as f64,
+                error.alloc_objects,
+            ),
         }
     };
     recorded.truth().iter().map(trial).collect()
@@ -71,14 +77,15 @@ fn the_mean_error_is_within_one_percent_of_zero() {
         // The mean of 500 has a standard error of 0.13 %.
         let (in_use, _) = mean_error(trials.iter().map(|trial| (trial.bytes.0, trial.bytes.1)));
         assert!(in_use.abs() < 0.01, "bytes in use are off by {in_use} on average");
-        let (allocated, _) = mean_error(trials.iter().map(|trial| trial.allocated_bytes));
+        let (allocated, _) =
+            mean_error(trials.iter().map(|trial| (trial.allocated_bytes.0, trial.allocated_bytes.1)));
         assert!(allocated.abs() < 0.01, "bytes allocated are off by {allocated} on average");
     }
     // All of them together show a bias of 0.2 %.
     let all = || of_all_sizes().iter().flatten();
     for (mean, error) in [
         mean_error(all().map(|trial| (trial.bytes.0, trial.bytes.1))),
-        mean_error(all().map(|trial| trial.allocated_bytes)),
+        mean_error(all().map(|trial| (trial.allocated_bytes.0, trial.allocated_bytes.1))),
         mean_error(all().map(|trial| (trial.objects.0, trial.objects.1))),
     ] {
         assert!(mean.abs() < 4.5 * error, "a bias of {mean}, which cannot be chance ({error})");
@@ -92,13 +99,23 @@ fn the_stated_interval_contains_the_true_bytes_as_often_as_stated() {
     assert!((0.93..=0.97).contains(&coverage), "in {coverage} of the cases");
 }
 
+#[test]
+fn the_stated_interval_contains_the_true_bytes_allocated_as_often_as_stated() {
+    let coverage = coverage(of_all_sizes().iter().flatten().map(|trial| trial.allocated_bytes));
+    assert!((0.93..=0.97).contains(&coverage), "in {coverage} of the cases");
+}
+
 /// An estimate of objects is far from normally distributed where a few samples of tiny objects stand for thousands
 /// each. Where objects are not much smaller than the interval, it is.
 #[test]
 fn the_stated_interval_contains_the_true_number_of_objects_as_often_as_stated() {
     let trials: Vec<_> = (0..RECORDINGS).flat_map(|seed| record(seed, "32768", "262144")).collect();
-    let coverage = coverage(trials.iter().map(|trial| trial.objects));
-    assert!((0.93..=0.97).contains(&coverage), "in {coverage} of the cases");
+    for coverage in [
+        coverage(trials.iter().map(|trial| trial.objects)),
+        coverage(trials.iter().map(|trial| trial.allocated_objects)),
+    ] {
+        assert!((0.93..=0.97).contains(&coverage), "in {coverage} of the cases");
+    }
 }
 
 /// What is known exactly has no error: at interval 1, and where objects are far larger than the interval.
@@ -111,7 +128,9 @@ fn exact_values_have_no_error() {
         let profile = recorded.json();
         profile.stacks().assert_sites(&recorded.truth());
         for (site, error) in profile.standard_errors() {
-            assert!(error.inuse_space < 0.5 && error.inuse_objects < 0.5, "{site} at {interval}: {error:?}");
+            let largest =
+                error.alloc_space.max(error.alloc_objects).max(error.inuse_space).max(error.inuse_objects);
+            assert!(largest < 0.5, "{site} at {interval}: {error:?}");
         }
     }
 }

@@ -320,7 +320,8 @@ fn stacks_that_did_not_fit_into_the_ring_come_later() {
     let mut target = Leak::serve(SITES);
     let recording = exact_json().option("--ring-size").option("4096").attach(target.pid());
     recording.process.signal(libc::SIGSTOP);
-    target.perform("1 40 3 2 16 1000");
+    // Objects that stay, and no others: one stack for each site.
+    target.perform("1 40 5 0 16 1000");
     recording.process.signal(libc::SIGCONT);
     // One stack after the other, with time to read each.
     let mut told = String::new();

@@ -2,6 +2,7 @@
 
 use memtrace_tests::fixture::{Build, FRAMES, FRAMES_CPP};
 use memtrace_tests::record::{Recorded, Recorder};
+use memtrace_tests::stacks::Frame;
 
 /// How compilers are told to build. The first four have no frame pointers, except where a shape needs one.
 const BUILDS: [Build; 5] = [
@@ -23,87 +24,102 @@ const NOTHING: Build = FRAMES.flags(&["-pthread", "-g0", "-fno-asynchronous-unwi
 /// A shape, and the program's own functions on the stack from `first` on, innermost first. Those between them
 /// that belong to the C library are not listed.
 const SHAPES: [(&str, &[&str]); 16] = [
-    ("plain", &["plain", "main", "_start"]),
-    ("with_alloca", &["with_alloca", "main", "_start"]),
-    ("with_array", &["with_array", "main", "_start"]),
-    ("with_alignment", &["with_alignment", "main", "_start"]),
-    ("with_alignment_and_array", &["with_alignment_and_array", "main", "_start"]),
-    ("with_arguments", &["with_arguments", "main", "_start"]),
-    ("with_large_frame", &["with_large_frame", "main", "_start"]),
-    ("raises", &["handler", "raises", "main", "_start"]),
-    ("raises_on_another_stack", &["handler", "raises_on_another_stack", "main", "_start"]),
-    ("interrupted", &["alarm_handler", "spins", "interrupted", "main", "_start"]),
+    ("plain", &["plain", "build", "main", "_start"]),
+    ("with_alloca", &["with_alloca", "build", "main", "_start"]),
+    ("with_array", &["with_array", "build", "main", "_start"]),
+    ("with_alignment", &["with_alignment", "build", "main", "_start"]),
+    ("with_alignment_and_array", &["with_alignment_and_array", "build", "main", "_start"]),
+    ("with_arguments", &["with_arguments", "build", "main", "_start"]),
+    ("with_large_frame", &["with_large_frame", "build", "main", "_start"]),
+    ("raises", &["handler", "raises", "build", "main", "_start"]),
+    ("raises_on_another_stack", &["handler", "raises_on_another_stack", "build", "main", "_start"]),
+    ("interrupted", &["alarm_handler", "spins", "interrupted", "build", "main", "_start"]),
     ("in_coroutine", &["body"]),
-    ("calls_one_that_jumps", &["jumps", "calls_one_that_jumps", "main", "_start"]),
+    ("calls_one_that_jumps", &["jumps", "calls_one_that_jumps", "build", "main", "_start"]),
     ("thread", &["in_thread"]),
-    ("calls_back", &["compare", "calls_back", "main", "_start"]),
+    ("calls_back", &["compare", "calls_back", "build", "main", "_start"]),
     ("at_exit", &["at_exit", "_start"]),
-    ("after_longjmp", &["after_longjmp", "main", "_start"]),
+    ("after_longjmp", &["after_longjmp", "build", "main", "_start"]),
 ];
 
 fn record(build: Build, arguments: &[&str]) -> Recorded {
     Recorder::exact().output("out.json").launch(&build.path(), arguments).expect_success()
 }
 
-/// The functions of the program itself on the stack of its one allocation, innermost first, and how the walk ended.
-fn stack_of(recorded: &Recorded, program: &str) -> (Vec<String>, String) {
+/// A stack with the program's own functions alone, innermost first, and how its walk has ended.
+#[derive(Debug)]
+struct Walked {
+    names: Vec<String>,
+    end: String,
+}
+
+/// The stacks of allocations in `allocate`.
+fn walked(recorded: &Recorded, program: &str) -> Vec<Walked> {
     let profile = recorded.json();
-    let stacks: Vec<_> = profile.stacks().with_leaf("allocate").cloned().collect();
-    let [stack] = stacks.as_slice() else { panic!("{} stacks of one allocation", stacks.len()) };
-    let own = stack.frames.iter().filter(|frame| frame.mapping.ends_with(&format!("/{program}")));
-    let end = profile.stack_ends().remove("allocate").unwrap_or_else(|| "complete".to_owned());
-    (own.map(|frame| frame.name().to_owned()).collect(), end)
+    let stacks = profile.stacks().0.into_iter().zip(profile.stack_ends());
+    let of_allocate = stacks.filter(|(stack, _)| stack.frames[0].name() == "allocate");
+    let own = |frame: &&Frame| frame.mapping.ends_with(&format!("/{program}"));
+    of_allocate
+        .map(|(stack, end)| Walked {
+            names: stack.frames.iter().filter(own).map(|frame| frame.name().to_owned()).collect(),
+            end: end.unwrap_or_else(|| "complete".to_owned()),
+        })
+        .collect()
+}
+
+/// The only one.
+fn single(recorded: &Recorded, program: &str) -> Walked {
+    let mut walked = walked(recorded, program);
+    assert_eq!(walked.len(), 1, "{walked:?}");
+    walked.remove(0)
 }
 
 #[track_caller]
-fn assert_shapes(build: Build) {
-    for (shape, functions) in SHAPES {
-        let (names, end) = stack_of(&record(build, &[shape]), "frames");
-        let mut expected = vec!["allocate", "third", "second", "first"];
-        expected.extend(functions);
-        // Optimized, the call of `first` is a jump.
-        expected.retain(|name| *name != "jumps" || names.iter().any(|found| found == name));
-        if shape == "in_coroutine" {
-            // The first function of a coroutine returns to code that glibc says nothing of (`__start_context`).
-            // Frame pointers may lead on from there, but that is not relied on.
-            assert_eq!(names[..expected.len()], owned(&expected), "{shape} in {build:?}");
-            assert_eq!(end, "no_table", "{shape} in {build:?}");
-        } else {
-            assert_eq!((names, end.as_str()), (owned(&expected), "complete"), "{shape} in {build:?}");
-        }
+fn assert_shapes(build: Build, shapes: &[(&str, &[&str])]) {
+    let arguments: Vec<_> = shapes.iter().map(|(shape, _)| *shape).collect();
+    let stacks = walked(&record(build, &arguments), "frames");
+    assert_eq!(stacks.len(), shapes.len(), "{stacks:#?} in {build:?}");
+    for (shape, functions) in shapes {
+        let expected: Vec<_> = ["allocate", "third", "second", "first"].iter().chain(*functions).collect();
+        let is_it = |walked: &&Walked| {
+            // Optimized, the call of `first` is a jump, and the function is on no stack.
+            let expected =
+                expected.iter().filter(|name| ***name != "jumps" || walked.names.contains(&"jumps".into()));
+            match *shape {
+                // The first function of a coroutine returns to code that glibc says nothing of
+                // (`__start_context`). Frame pointers may lead on from there, but they are not relied on.
+                "in_coroutine" => expected.zip(&walked.names).all(|(expected, name)| **expected == name),
+                _ => expected.map(|name| **name).eq(walked.names.iter().map(String::as_str)),
+            }
+        };
+        let end = if *shape == "in_coroutine" { "no_table" } else { "complete" };
+        let found =
+            stacks.iter().find(is_it).unwrap_or_else(|| panic!("no {shape} of {build:?} in {stacks:#?}"));
+        assert_eq!(found.end, end, "{shape} in {build:?}");
     }
-}
-
-fn owned(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 #[test]
 fn stacks_of_every_shape_are_whole() {
-    BUILDS.into_iter().for_each(assert_shapes);
+    BUILDS.into_iter().for_each(|build| assert_shapes(build, &SHAPES));
 }
 
 #[test]
 fn where_there_is_no_eh_frame_debug_frame_serves() {
-    assert_shapes(DEBUG_FRAME);
+    assert_shapes(DEBUG_FRAME, &SHAPES);
 }
 
 /// Frame pointers go on where there are no tables; what is above in libraries goes on by tables.
 #[test]
 fn where_there_is_no_table_frame_pointers_serve() {
-    for (shape, functions) in SHAPES.into_iter().take(4) {
-        let (names, end) = stack_of(&record(FRAME_POINTERS_ONLY, &[shape]), "frames");
-        let mut expected = vec!["allocate", "third", "second", "first"];
-        expected.extend(functions);
-        assert_eq!((names, end.as_str()), (owned(&expected), "complete"), "{shape}");
-    }
+    assert_shapes(FRAME_POINTERS_ONLY, &SHAPES[..4]);
 }
 
 /// The direct caller is known without any of this, and that more is missing is said.
 #[test]
 fn where_there_is_neither_the_stack_is_marked() {
     let recorded = record(NOTHING, &["plain"]);
-    let (names, end) = stack_of(&recorded, "frames");
+    let Walked { names, end } = single(&recorded, "frames");
     assert_eq!(names[0], "allocate");
     assert!(end == "no_table" || end == "no_mapping" || end == "bad_read", "{end}");
     assert_eq!(recorded.json().loss("stacks_incomplete"), 1);
@@ -113,15 +129,18 @@ fn where_there_is_neither_the_stack_is_marked() {
 fn stacks_that_are_too_deep_are_marked() {
     let depth = |frames: &str| {
         let recorder = Recorder::exact().output("out.json").option("--max-frames").option(frames);
-        let recorded = recorder.launch(&FRAMES.path(), &["recurse", "10000"]).expect_success();
-        let (names, end) = stack_of(&recorded, "frames");
+        let recorded = recorder.launch(&FRAMES.path(), &["recurse=10000"]).expect_success();
+        let Walked { names, end } = single(&recorded, "frames");
         (names.len(), names.last().cloned().unwrap_or_default(), end)
     };
     assert_eq!(depth("127"), (127, "recurse".to_owned(), "truncated".to_owned()));
     assert_eq!(depth("255"), (255, "recurse".to_owned(), "too_deep".to_owned()));
-    let recorded = record(FRAMES, &["recurse", "100"]);
-    let (names, end) = stack_of(&recorded, "frames");
-    assert_eq!((names.len(), end.as_str()), (104, "complete"), "allocate, 101 recurse, main, _start");
+    let Walked { names, end } = single(&record(FRAMES, &["recurse=100"]), "frames");
+    assert_eq!(
+        (names.len(), end.as_str()),
+        (105, "complete"),
+        "allocate, 101 recurse, build, main, _start: {names:?}"
+    );
 }
 
 #[test]
@@ -133,13 +152,16 @@ fn stacks_of_cpp_are_whole() {
         ("thread", &["in_thread"]),
     ];
     for (shape, functions) in shapes {
-        let (mut names, end) = stack_of(&record(FRAMES_CPP, &[shape]), "frames");
+        let Walked { mut names, end } = single(&record(FRAMES_CPP, &[shape]), "frames");
         // What the templates of the standard library put in between is theirs.
         names.retain(|name| functions.contains(&name.as_str()) || name == "allocate" || name == "first");
-        let mut expected = vec!["allocate", "first"];
-        expected.extend(functions);
+        let expected: Vec<_> = ["allocate", "first"].iter().chain(functions).copied().collect();
         assert_eq!((names, end.as_str()), (owned(&expected), "complete"), "{shape}");
     }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// A stack that is cut short is not presented as whole in formats without labels either.

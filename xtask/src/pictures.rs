@@ -13,8 +13,7 @@ use crate::repo::Repo;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
 
-/// The recorded program. It is compiled with frame pointers, so that its stacks are complete up to where
-/// the C library takes over.
+/// The recorded program, of this version.
 const RIPGREP: &str = "14.1.1";
 
 /// A pattern that takes a while, because the program is to be recorded in the middle of its work.
@@ -52,7 +51,7 @@ pub(crate) fn run(repo: &Repo, _: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The path of a ripgrep that has frame pointers: from an earlier call, or installed now (a minute or two).
+/// The path of a ripgrep that has line numbers: from an earlier call, or installed now (a minute or two).
 fn ensure_ripgrep(repo: &Repo) -> Result<PathBuf> {
     let root = repo.tools().join(format!("ripgrep-{RIPGREP}"));
     let program = root.join("bin/rg");
@@ -62,10 +61,9 @@ fn ensure_ripgrep(repo: &Repo) -> Result<PathBuf> {
     println!("installing ripgrep {RIPGREP} into {}", repo.relative(&root));
     let mut install = repo.cargo();
     install.args(["install", "--quiet", "--locked", "ripgrep", "--version", RIPGREP, "--root"]).arg(&root);
-    install.env("RUSTFLAGS", "-Cforce-frame-pointers=yes");
     install.env("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only");
     // Its own build directory, which cargo removes afterwards.
-    install.env_remove("CARGO_TARGET_DIR").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    install.env_remove("CARGO_TARGET_DIR").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTFLAGS");
     process::run(&mut install)?;
     Ok(program)
 }

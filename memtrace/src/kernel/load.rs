@@ -169,6 +169,8 @@ impl Kernel {
             events: settings.events.into(),
             max_frames: settings.max_frames,
             loop_helper: (settings.loop_helper && has_loop_helper()).into(),
+            variance_shift: sampling::variance_shift(settings.interval),
+            reserved: 0,
         };
         let log_level: u8 = if settings.log { u8::MAX } else { 0 };
         // Where the number of CPUs cannot be told, more places than any machine has CPUs do no harm.

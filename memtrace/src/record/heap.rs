@@ -103,6 +103,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
     names.resolve(recording.stacks.frames()).await;
 
     let sums = live::sums(recording.live.iter().map(|(_, block)| block), &recording.in_flight);
+    let scale = 4f64.powi(sampling::variance_shift(interval) as i32);
     let (mut unannounced, mut incomplete) = (0, 0);
     let mut interner = names.interner(&mut profile);
     interner.add_main(&recording.space);
@@ -115,8 +116,8 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
             values: values(totals),
             labels,
             standard_errors: vec![
-                None,
-                None,
+                Some((totals.objects_variance as f64 * scale / sampling::OBJECT_VARIANCE_UNIT as f64).sqrt()),
+                Some((totals.bytes_variance as f64 * scale).sqrt()),
                 Some(live.objects_variance.sqrt()),
                 Some(live.bytes_variance.sqrt()),
             ],

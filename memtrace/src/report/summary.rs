@@ -58,6 +58,7 @@ pub fn summary(profile: &Profile, options: &SummaryOptions) -> String {
     let _ = write_totals(&mut out, profile);
     let _ = write_top(&mut out, profile, options);
     let _ = write_children(&mut out, profile);
+    let _ = write_walks(&mut out, profile);
     let _ = write_cost(&mut out, profile);
     let _ = write_losses(&mut out, profile, options);
     out
@@ -140,6 +141,25 @@ fn write_children(out: &mut String, profile: &Profile) -> std::fmt::Result {
         1 => writeln!(out, "\nNot in this profile: 1 child process."),
         children => writeln!(out, "\nNot in this profile: {} child processes.", units::count(children)),
     }
+}
+
+/// How many stacks are whole, and what they were walked by. Why others are not is among the losses.
+fn write_walks(out: &mut String, profile: &Profile) -> std::fmt::Result {
+    let walks = profile.statistics.iter().filter(|it| it.name.starts_with("walks_"));
+    let all: f64 = walks.map(|it| it.value).sum();
+    let (Some(whole), true) = (statistic(profile, "walks_complete"), all > 0.0) else { return Ok(()) };
+    let share = match whole == all {
+        true => "all to the thread's first function".to_owned(),
+        false => format!("{:.2}% to the thread's first function", (whole / all * 100.0).min(99.99)),
+    };
+    write!(out, "\nStacks: {} walked, {share}", units::count(all as i128))?;
+    if let (Some(tables), Some(size)) =
+        (statistic(profile, "unwind_tables"), statistic(profile, "unwind_tables_size"))
+    {
+        let (tables, size) = (units::counted(tables as i128, "file"), units::bytes(size as i128));
+        write!(out, "; unwind tables of {tables} take {size} in the kernel")?;
+    }
+    writeln!(out, ".")
 }
 
 /// What the recording has cost, where the profile knows.

@@ -110,7 +110,8 @@ fn rules_are_found_where_the_code_is() {
     assert_eq!(stats.left_out.total(), 0);
     let sorted = mappings(&unwinder, pid);
     assert!(sorted.windows(2).all(|pair| pair[0].end <= pair[1].start));
-    let expected: u64 = space.regions().map(|region| region.end() - region.start()).sum();
+    let lower_half = space.regions().filter(|region| region.end() < 1 << 63);
+    let expected: u64 = lower_half.map(|region| region.end() - region.start()).sum();
     assert_eq!(sorted.iter().map(|mapping| mapping.end - mapping.start).sum::<u64>(), expected);
 }
 
@@ -200,8 +201,7 @@ fn the_second_time_tables_come_from_the_cache() {
     second.update(pid, &space).unwrap();
     let (first_stats, second_stats) = (first.stats(), second.stats());
     assert_eq!(first_stats.cache_hits, 0);
-    // The vDSO is no file.
-    assert_eq!((second_stats.cache_hits, second_stats.compiled), (first_stats.tables - 1, 1));
+    assert_eq!((second_stats.cache_hits, second_stats.compiled), (first_stats.tables, 0));
     assert_eq!(rule(&first, pid, qsort()), rule(&second, pid, qsort()));
     assert_eq!(first_stats.rows, second_stats.rows);
 }
