@@ -84,6 +84,8 @@ pub(crate) struct Walk {
     /// 0 where `address` is what a call returns to; 1 where the code was interrupted at it.
     interrupted: u64,
     stack_pointer: u64,
+    /// 1 where this frame was found by a frame pointer.
+    by_frame_pointer: u64,
     frame_pointer: Register,
     third: Register,
     /// The mapping of the last frame: mostly that of the next, too.
@@ -124,6 +126,7 @@ impl Walk {
         self.address = at.address;
         self.interrupted = 0;
         self.stack_pointer = at.stack_pointer;
+        self.by_frame_pointer = 0;
         self.frame_pointer = Register { value: at.frame_pointer, saved_at: 0 };
         self.third = Register { value: at.third, saved_at: 0 };
         self.mapping.start = 0;
@@ -319,16 +322,18 @@ impl Walk {
         self.address = address;
         self.interrupted = 0;
         self.stack_pointer = stack_pointer;
+        self.by_frame_pointer = 0;
         Ok(())
     }
 
     /// The code here has no table. Code that is made at run time mostly keeps frame pointers; code that
-    /// starts a program sets it to 0 (System V ABI, AMD64, 3.4.1).
+    /// starts a program sets it to 0 (System V ABI, AMD64, 3.4.1). That is the end of a chain of frame pointers; where
+    /// nothing says that there is such a chain, a 0 is any function's number.
     #[inline(always)]
     fn step_by_frame_pointer(&mut self) -> Result<(), StackEnd> {
         let Some(frame_pointer) = self.frame_pointer.read() else { return Err(StackEnd::NoTable) };
         if frame_pointer == 0 {
-            return Err(StackEnd::Root);
+            return Err(if self.by_frame_pointer != 0 { StackEnd::Root } else { StackEnd::NoTable });
         }
         if frame_pointer < self.stack_pointer || frame_pointer & 7 != 0 {
             return Err(StackEnd::NoTable);
@@ -337,7 +342,9 @@ impl Walk {
             return Err(StackEnd::NoTable);
         };
         self.frame_pointer = Register { value: next, saved_at: 0 };
-        self.return_to(address, frame_pointer.wrapping_add(16))
+        self.return_to(address, frame_pointer.wrapping_add(16))?;
+        self.by_frame_pointer = 1;
+        Ok(())
     }
 
     /// The kernel has saved all registers when it called the handler.
@@ -347,6 +354,7 @@ impl Walk {
         self.address = at.address;
         self.interrupted = 1;
         self.stack_pointer = at.stack_pointer;
+        self.by_frame_pointer = 0;
         self.frame_pointer = Register { value: at.frame_pointer, saved_at: 0 };
         self.third = Register { value: at.third, saved_at: 0 };
         Ok(())

@@ -48,6 +48,7 @@ pub(crate) const TESTS: &[Package] = &[
     package("bpftool", "says which programs and probes the kernel still has"),
     package("util-linux", "setpriv: the tests of what happens without permission"),
     package("runc", "runs a real container, whose files are not the host's"),
+    package("musl-tools", "compiles programs with another C library"),
     package("bsdutils", "script: the tests of what happens on a terminal"),
 ];
 
