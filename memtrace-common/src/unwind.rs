@@ -247,8 +247,20 @@ pub struct Mapping {
 pub struct MappingsOf {
     /// The first one's place.
     pub first: u32,
+    /// A number above 0 that no other mappings of any process have or had.
+    pub generation: u32,
     /// How many there are, at most 2^[`MAPPING_STEPS`] - 1.
     pub len: u32,
+    /// The same number again. The kernel may give the memory of a map's value to another one while it is read;
+    /// where the two differ that has happened.
+    pub generation_again: u32,
+}
+
+impl MappingsOf {
+    /// These mappings, with this number.
+    pub const fn new(first: u32, len: u32, generation: u32) -> Self {
+        Self { first, generation, len, generation_again: generation }
+    }
 }
 
 /// How many steps a search for a mapping takes at the most.
@@ -269,7 +281,7 @@ mod tests {
     fn records_have_the_size_both_sides_expect() {
         assert_eq!(size_of::<Page>(), 1024);
         assert_eq!(size_of::<Mapping>(), 32);
-        assert_eq!(size_of::<MappingsOf>(), 8);
+        assert_eq!(size_of::<MappingsOf>(), 16);
     }
 
     #[test]

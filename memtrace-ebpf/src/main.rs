@@ -24,6 +24,7 @@ mod events;
 mod filter;
 mod free;
 mod in_flight;
+mod known_rules;
 mod nested;
 mod python;
 mod returned;

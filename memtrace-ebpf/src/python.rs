@@ -28,6 +28,15 @@ static PYTHON: HashMap<u32, PythonRuntime> = HashMap::with_max_entries(1024, 0);
 /// The first words of a frame, with room up to a power of two: an offset need only be masked.
 type FrameWords = [u64; 16];
 
+/// What is read of a frame: in map memory, because a program's functions have 512 bytes of stack together
+/// (before Linux 6.13).
+#[repr(C)]
+pub(crate) struct Read {
+    words: FrameWords,
+    /// The code object's, where its names are.
+    names: [u64; 4],
+}
+
 /// Lowest bits of a pointer to a code object that are tags since CPython 3.14 (`Py_TAG_BITS`,
 /// Include/internal/pycore_stackref.h); code objects are aligned to more.
 const TAGS: u64 = 7;
@@ -35,24 +44,24 @@ const TAGS: u64 = 7;
 /// Walks the Python frames of the current thread into `python` and mixes them into `hash`, the identity of
 /// its stack. Without an interpreter, or where the thread runs no Python code, there are none.
 #[inline(always)]
-pub(crate) fn walk(pid_tgid: u64, python: &mut PythonFrames, hash: u64) -> u64 {
+pub(crate) fn walk(pid_tgid: u64, python: &mut PythonFrames, read: &mut Read, hash: u64) -> u64 {
     python.len = 0;
     python.end = PythonEnd::NoPython as u32;
     let tgid = task::tgid(pid_tgid);
     // SAFETY: userspace replaces the value as a whole when the process has another interpreter; a mixture of
     // two could only end the walk, and what it finds is checked against the code objects in userspace.
     let Some(runtime) = (unsafe { PYTHON.get(&tgid) }) else { return hash };
-    walk_frames(runtime, python, hash)
+    walk_frames(runtime, python, read, hash)
 }
 
-/// A function of its own, so that its variables do not add to the caller's 512 bytes of stack.
+/// A function of its own: otherwise the verifier would follow it from each state of its caller's.
 #[inline(never)]
-fn walk_frames(runtime: &PythonRuntime, python: &mut PythonFrames, hash: u64) -> u64 {
+fn walk_frames(runtime: &PythonRuntime, python: &mut PythonFrames, read: &mut Read, hash: u64) -> u64 {
     let mut len = 0;
     let mut hash = hash;
     let end = match innermost(runtime) {
         Ok(0) => PythonEnd::NoPython,
-        Ok(frame) => follow(runtime, frame, python, &mut len, &mut hash),
+        Ok(frame) => follow(runtime, frame, python, read, &mut len, &mut hash),
         Err(end) => end,
     };
     match end {
@@ -161,12 +170,13 @@ fn follow(
     runtime: &PythonRuntime,
     innermost: u64,
     python: &mut PythonFrames,
+    read: &mut Read,
     len: &mut usize,
     hash: &mut u64,
 ) -> PythonEnd {
     let mut frame = innermost;
     let mut index = 0;
-    let mut words: FrameWords = [0; 16];
+    let Read { words, names } = read;
     while index < MAX_PYTHON_FRAMES {
         if frame == 0 {
             return PythonEnd::Root;
@@ -183,22 +193,33 @@ fn follow(
         if failed != 0 {
             return PythonEnd::Unreadable;
         }
-        let flags = word(&words, runtime.owner_of_frame);
+        let flags = word(words, runtime.owner_of_frame);
         let entry = runtime.entry_of_frame != NO_FIELD && byte(flags, runtime.entry_of_frame) != 0;
         let outermost = if entry { PythonFrame::OUTERMOST } else { 0 };
         let found = if byte(flags, runtime.owner_of_frame) >= runtime.first_shim_owner {
             PythonFrame { code: 0, place: PythonFrame::OUTERMOST, fingerprint: python.distance_to(frame) }
         } else {
-            let code = word(&words, runtime.code_of_frame) & !TAGS;
-            let names = code.wrapping_add(u64::from(runtime.names_of_code));
+            let code = word(words, runtime.code_of_frame) & !TAGS;
+            let names_of_code = code.wrapping_add(u64::from(runtime.names_of_code));
             // SAFETY: as above.
-            let Ok(names) = (unsafe { bpf_probe_read_user(names as *const [u64; 4]) }) else {
-                return PythonEnd::Unreadable;
+            let failed = unsafe {
+                generated::bpf_probe_read_user(
+                    names.as_mut_ptr().cast(),
+                    size_of_val(names) as u32,
+                    names_of_code as *const _,
+                )
             };
-            let distance = word(&words, runtime.instruction_of_frame).wrapping_sub(code);
+            if failed != 0 {
+                return PythonEnd::Unreadable;
+            }
+            let distance = word(words, runtime.instruction_of_frame).wrapping_sub(code);
             let elsewhere = distance >= u64::from(PythonFrame::ELSEWHERE);
             let distance = if elsewhere { PythonFrame::ELSEWHERE } else { distance as u32 };
-            PythonFrame { code, place: distance | outermost, fingerprint: PythonFrame::fingerprint_of(names) }
+            PythonFrame {
+                code,
+                place: distance | outermost,
+                fingerprint: PythonFrame::fingerprint_of(*names),
+            }
         };
         python.frames[index] = found;
         *hash = mix(*hash, found.code);
@@ -206,7 +227,7 @@ fn follow(
         *hash = mix(*hash, u64::from(fingerprint) << 32 | u64::from(found.place));
         index += 1;
         *len = index;
-        frame = word(&words, runtime.previous_of_frame);
+        frame = word(words, runtime.previous_of_frame);
     }
     if frame == 0 { PythonEnd::Root } else { PythonEnd::TooDeep }
 }

@@ -63,7 +63,7 @@ fn walk(ctx: &RetProbeContext, pid_tgid: u64, walk: &mut Walk) -> u64 {
     walk.run();
     count_walk(walk.stack.end);
     let hash = mix(walk.hash, u64::from(walk.stack.end));
-    let hash = python::walk(pid_tgid, &mut walk.stack.python, hash);
+    let hash = python::walk(pid_tgid, &mut walk.stack.python, &mut walk.python, hash);
     // The id that stands for "not recorded" must not be a real one.
     walk.stack.stack_id = if hash == STACK_NOT_RECORDED { 1 } else { hash };
     announce(walk, pid_tgid);

@@ -28,7 +28,9 @@ use memtrace_common::{
 
 use crate::{
     arch::{self, ReturnAddress},
-    control, wrappers,
+    control,
+    known_rules::Question,
+    python, wrappers,
 };
 
 /// `BPF_F_INNER_MAP` (linux/bpf.h, since 5.10): the inner maps need not all have the same size.
@@ -82,6 +84,8 @@ pub(crate) struct Walk {
     /// 0 where `address` is what a call returns to; 1 where the code was interrupted at it.
     interrupted: u64,
     stack_pointer: u64,
+    /// 1 where this frame was found by a frame pointer.
+    by_frame_pointer: u64,
     frame_pointer: Register,
     third: Register,
     /// The mapping of the last frame: mostly that of the next, too.
@@ -91,6 +95,8 @@ pub(crate) struct Walk {
     pub(crate) hash: u64,
     /// What was found.
     pub(crate) stack: NewStack,
+    /// Room for the walk of Python frames.
+    pub(crate) python: python::Read,
 }
 
 /// One step of the hash that is a stack's identity: multiply and fold, as in MurmurHash3's finalizer.
@@ -106,6 +112,13 @@ fn read(address: u64) -> Option<u64> {
     unsafe { bpf_probe_read_user(address as *const u64) }.ok()
 }
 
+/// Two words that stand next to each other.
+#[inline(always)]
+fn read_pair(address: u64) -> Option<[u64; 2]> {
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_user(address as *const [u64; 2]) }.ok()
+}
+
 impl Walk {
     /// Begins a walk at an address that a call of process `tgid` has returned to, with the registers there.
     #[inline(always)]
@@ -113,13 +126,14 @@ impl Walk {
         self.address = at.address;
         self.interrupted = 0;
         self.stack_pointer = at.stack_pointer;
+        self.by_frame_pointer = 0;
         self.frame_pointer = Register { value: at.frame_pointer, saved_at: 0 };
         self.third = Register { value: at.third, saved_at: 0 };
         self.mapping.start = 0;
         self.mapping.end = 0;
         // SAFETY: the value is copied at once.
         let mappings = unsafe { MAPPINGS_OF.get(&tgid) }.copied();
-        self.mappings = mappings.unwrap_or(MappingsOf { first: 0, len: 0 });
+        self.mappings = mappings.unwrap_or(MappingsOf::new(0, 0, 0));
         self.hash = mix(0, u64::from(tgid));
         self.stack.tgid = tgid;
         self.stack.end = StackEnd::TooDeep as u32;
@@ -167,6 +181,10 @@ impl Walk {
             }
             self.keep(len);
         }
+        let question = Question::new(address, self.mappings.generation);
+        if let Some(rule) = question.answer() {
+            return self.step_by(rule);
+        }
         if address.wrapping_sub(self.mapping.start) >= self.mapping.end.wrapping_sub(self.mapping.start)
             && !self.find_mapping(address)
         {
@@ -178,6 +196,9 @@ impl Walk {
             // address of a function in the place of a return address, and frame pointers mean nothing here.
             let begins_here = self::rule(&self.mapping, self.address).cfa() != CfaRule::None as u64;
             return if begins_here { Err(StackEnd::NoTable) } else { self.step_by_frame_pointer() };
+        }
+        if self.mappings.generation == self.mappings.generation_again {
+            question.remember(rule);
         }
         self.step_by(rule)
     }
@@ -257,6 +278,16 @@ impl Walk {
             self.caller_of(self.frame_pointer, rule.frame_pointer(), rule.frame_pointer_offset(), cfa);
         self.third = third;
         let address = match arch::RETURN_ADDRESS {
+            // Code that keeps frame pointers saves them next to the return address: both take one read.
+            ReturnAddress::AtCfa(offset)
+                if self.frame_pointer.saved_at == cfa.wrapping_add_signed(offset - 8) =>
+            {
+                let pair = read_pair(self.frame_pointer.saved_at);
+                if let Some([frame_pointer, _]) = pair {
+                    self.frame_pointer = Register { value: frame_pointer, saved_at: 0 };
+                }
+                pair.map(|[_, address]| address)
+            }
             ReturnAddress::AtCfa(offset) => read(cfa.wrapping_add_signed(offset)),
             ReturnAddress::Third => self.third.read(),
         };
@@ -291,16 +322,18 @@ impl Walk {
         self.address = address;
         self.interrupted = 0;
         self.stack_pointer = stack_pointer;
+        self.by_frame_pointer = 0;
         Ok(())
     }
 
     /// The code here has no table. Code that is made at run time mostly keeps frame pointers; code that
-    /// starts a program sets it to 0 (System V ABI, AMD64, 3.4.1).
+    /// starts a program sets it to 0 (System V ABI, AMD64, 3.4.1). That is the end of a chain of frame pointers; where
+    /// nothing says that there is such a chain, a 0 is any function's number.
     #[inline(always)]
     fn step_by_frame_pointer(&mut self) -> Result<(), StackEnd> {
         let Some(frame_pointer) = self.frame_pointer.read() else { return Err(StackEnd::NoTable) };
         if frame_pointer == 0 {
-            return Err(StackEnd::Root);
+            return Err(if self.by_frame_pointer != 0 { StackEnd::Root } else { StackEnd::NoTable });
         }
         if frame_pointer < self.stack_pointer || frame_pointer & 7 != 0 {
             return Err(StackEnd::NoTable);
@@ -309,7 +342,9 @@ impl Walk {
             return Err(StackEnd::NoTable);
         };
         self.frame_pointer = Register { value: next, saved_at: 0 };
-        self.return_to(address, frame_pointer.wrapping_add(16))
+        self.return_to(address, frame_pointer.wrapping_add(16))?;
+        self.by_frame_pointer = 1;
+        Ok(())
     }
 
     /// The kernel has saved all registers when it called the handler.
@@ -319,6 +354,7 @@ impl Walk {
         self.address = at.address;
         self.interrupted = 1;
         self.stack_pointer = at.stack_pointer;
+        self.by_frame_pointer = 0;
         self.frame_pointer = Register { value: at.frame_pointer, saved_at: 0 };
         self.third = Register { value: at.third, saved_at: 0 };
         Ok(())

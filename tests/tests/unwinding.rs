@@ -5,11 +5,12 @@ use memtrace_tests::record::{Recorded, Recorder};
 use memtrace_tests::stacks::Frame;
 
 /// How compilers are told to build. The first four have no frame pointers, except where a shape needs one.
-const BUILDS: [Build; 5] = [
+const BUILDS: [Build; 6] = [
     FRAMES,
     FRAMES.flags(&["-pthread", "-O0"]),
     FRAMES.flags(&["-pthread", "-O1", "-fomit-frame-pointer"]),
     FRAMES.flags(&["-pthread", "-O3", "-fomit-frame-pointer"]),
+    FRAMES.flags(&["-pthread", "-fcf-protection=full"]),
     FRAMES.flags(&["-pthread", "-fno-omit-frame-pointer"]),
 ];
 
@@ -107,6 +108,47 @@ fn stacks_of_every_shape_are_whole() {
 #[test]
 fn where_there_is_no_eh_frame_debug_frame_serves() {
     assert_shapes(DEBUG_FRAME, &SHAPES);
+}
+
+/// musl has no call frame information for its own functions, and no frame pointers: what the program itself has is
+/// found up to there, and marked.
+#[test]
+fn stacks_with_musl_are_right_and_marked() {
+    const SPECS: &str = "-specs=/usr/lib/x86_64-linux-musl/musl-gcc.specs";
+    const MUSL: [(&str, &[&str]); 11] = [
+        ("plain", &["plain", "build", "main"]),
+        ("with_alloca", &["with_alloca", "build", "main"]),
+        ("with_array", &["with_array", "build", "main"]),
+        ("with_alignment", &["with_alignment", "build", "main"]),
+        ("with_alignment_and_array", &["with_alignment_and_array", "build", "main"]),
+        ("with_large_frame", &["with_large_frame", "build", "main"]),
+        ("raises", &["handler"]),
+        ("thread", &["in_thread"]),
+        ("calls_back", &["compare"]),
+        ("at_exit", &["at_exit"]),
+        ("after_longjmp", &["after_longjmp", "build", "main"]),
+    ];
+    for build in [FRAMES.flags(&["-pthread", "-static", SPECS]), FRAMES.flags(&["-pthread", SPECS])] {
+        for (shape, functions) in MUSL {
+            let Walked { names, end } = single(&record(build, &[shape]), "frames");
+            let expected: Vec<_> = ["allocate", "third", "second", "first"].iter().chain(functions).collect();
+            // In a static program the function of musl that comes next is the program's, too.
+            assert!(names.iter().zip(&expected).all(|(name, expected)| name == **expected), "{names:?}");
+            assert!(names.len() >= expected.len(), "{names:?} of {shape} in {build:?}");
+            assert!(
+                end == "no_table" || end == "no_mapping" || end == "bad_read",
+                "{end} of {shape} in {build:?}"
+            );
+        }
+    }
+}
+
+/// The frame of a function that nothing describes is kept, and what is above is not guessed.
+#[test]
+fn a_stack_ends_at_a_function_that_nothing_describes() {
+    let expected = ["allocate", "third", "second", "first", "calls_first", "undescribed"];
+    let Walked { names, end } = single(&record(FRAMES, &["calls_undescribed"]), "frames");
+    assert_eq!((names, end.as_str()), (owned(&expected), "no_table"));
 }
 
 /// Frame pointers go on where there are no tables; what is above in libraries goes on by tables.

@@ -8,6 +8,7 @@
 
 mod bench;
 mod build_ebpf;
+mod kernels;
 mod observe;
 mod pictures;
 mod probe;
@@ -40,6 +41,7 @@ enum Command {
     BuildEbpf(build_ebpf::Arguments),
     Test(test::Arguments),
     Bench(bench::Arguments),
+    Kernels(kernels::Arguments),
     Pictures(pictures::Arguments),
     Soak(soak::Arguments),
 }
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf(arguments) => build_ebpf::run(&repo, &arguments),
         Command::Test(arguments) => test::run(&repo, &arguments),
         Command::Bench(arguments) => bench::run(&repo, &arguments),
+        Command::Kernels(arguments) => kernels::run(&repo, &arguments),
         Command::Pictures(arguments) => pictures::run(&repo, &arguments),
         Command::Soak(arguments) => soak::run(&repo, &arguments),
     });

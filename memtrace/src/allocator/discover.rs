@@ -8,7 +8,8 @@ use super::{
     catalog,
     elf::{ElfError, ElfSymbols, FunctionSymbol},
     site::{self, Site},
-    straight_line, wrapper,
+    straight_line::Jump,
+    wrapper,
 };
 use crate::symbolize::{AddressSpace, Module, ModuleId, Region};
 
@@ -104,8 +105,14 @@ impl Discovery {
             })
             .map(|function| function.address)
             .collect();
+        let known: HashSet<u64> = elf
+            .functions
+            .iter()
+            .filter(|function| catalog::find(&function.name).is_some())
+            .map(|function| function.address)
+            .collect();
         let has_malloc = elf.functions.iter().any(|function| function.name == "malloc");
-        for (function, code) in elf.functions.iter().zip(&elf.code) {
+        for ((function, code), jump) in elf.functions.iter().zip(&elf.code).zip(&elf.jumps) {
             let place = space
                 .regions()
                 .filter(|region| region.module().id() == module.id())
@@ -129,7 +136,7 @@ impl Discovery {
             if let Some(known) = self.functions.iter().find(|known| known.address == address) {
                 let reason = format!("it is the same code as {}", known.function.name);
                 self.skip(module, function, &reason);
-            } else if straight_line::only_jumps(code) {
+            } else if jump.is_some_and(|jump| leads_to_one_of(jump, &known)) {
                 self.skip(module, function, "it only jumps to another function, which is probed");
             } else if row.operator_new && (!has_malloc || wrapper::calls_one_of(function, code, &allocations))
             {
@@ -169,6 +176,16 @@ impl Discovery {
     /// Whether the process has a function that allocates; without one there is nothing to record.
     pub fn can_allocate(&self) -> bool {
         self.functions.iter().any(|found| found.probe.kind != FunctionKind::Free)
+    }
+}
+
+/// Whether there is no point in a probe on a function that only jumps there: the other one sees the same call, with
+/// the same caller. That one of another file does is taken for granted; one of the same file has to be known (musl's
+/// `malloc` jumps to a function without a name).
+fn leads_to_one_of(jump: Jump, known: &HashSet<u64>) -> bool {
+    match jump {
+        Jump::To(target) => known.contains(&target),
+        Jump::ByPointer => true,
     }
 }
 

@@ -5,6 +5,8 @@ use std::{fs::File, io};
 use object::{Object, ObjectSegment, ObjectSymbol, ReadCache, ReadRef, SymbolKind};
 use thiserror::Error;
 
+use super::straight_line::{self, Jump};
+
 /// An ELF file could not be read.
 #[derive(Debug, Error)]
 pub enum ElfError {
@@ -40,6 +42,8 @@ pub struct ElfSymbols {
     pub functions: Vec<FunctionSymbol>,
     /// The code of each, in the same order; of a long one the beginning.
     pub code: Vec<Vec<u8>>,
+    /// Where each jumps to, in the same order, if it does nothing else.
+    pub jumps: Vec<Option<Jump>>,
 }
 
 /// How many bytes of a function are kept at the most: allocator functions that are longer have their slow
@@ -48,6 +52,9 @@ const CODE: u64 = 4096;
 
 /// How many bytes are kept of a function whose size the symbol table does not say.
 const CODE_OF_UNKNOWN_SIZE: u64 = 64;
+
+/// The size in bytes of a stub of the procedure linkage table, which jumps to another file's function.
+const STUB: u64 = 16;
 
 impl ElfSymbols {
     /// Reads the global functions for which `wanted` says so, from the dynamic and the full symbol table.
@@ -60,7 +67,7 @@ impl ElfSymbols {
         if !elf.is_64() {
             return Err(ElfError::ThirtyTwoBit);
         }
-        let mut found = Self { functions: Vec::new(), code: Vec::new() };
+        let mut found = Self { functions: Vec::new(), code: Vec::new(), jumps: Vec::new() };
         for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
             // An undefined symbol can have an address (that of its PLT entry), but is no definition.
             if symbol.is_undefined() || symbol.kind() != SymbolKind::Text || !symbol.is_global() {
@@ -79,6 +86,20 @@ impl ElfSymbols {
             }
             let size = if symbol.size() == 0 { CODE_OF_UNKNOWN_SIZE } else { symbol.size().min(CODE) };
             let code = (&cache).read_bytes_at(file_offset, available.min(size)).unwrap_or_default();
+            let through_stub = |target| {
+                let Some((file_offset, available)) = file_position(&elf, target) else {
+                    return Jump::ByPointer;
+                };
+                let code = (&cache).read_bytes_at(file_offset, available.min(STUB)).unwrap_or_default();
+                match straight_line::only_jumps(code, target) {
+                    Some(Jump::ByPointer) => Jump::ByPointer,
+                    _ => Jump::To(target),
+                }
+            };
+            found.jumps.push(straight_line::only_jumps(code, address).map(|jump| match jump {
+                Jump::To(target) => through_stub(target),
+                Jump::ByPointer => Jump::ByPointer,
+            }));
             found.code.push(code.to_vec());
             found.functions.push(FunctionSymbol {
                 name: name.to_owned(),

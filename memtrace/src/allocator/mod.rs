@@ -9,3 +9,4 @@ mod wrapper;
 
 pub use discover::{Discovered, Discovery, Skipped};
 pub use elf::{ElfError, ElfSymbols, FunctionSymbol};
+pub use straight_line::Jump;

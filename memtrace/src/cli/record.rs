@@ -203,6 +203,7 @@ impl Recorder<'_> {
             max_frames: args.max_frames,
             events: args.events.is_some(),
             log: self.verbosity.verbose >= 2,
+            loop_helper: true,
         };
         let mut kernel = Kernel::load(&settings)?;
         let log = match settings.log {

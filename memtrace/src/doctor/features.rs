@@ -143,6 +143,7 @@ fn kernel_program() -> [Check; 2] {
         max_frames: 127,
         events: false,
         log: false,
+        loop_helper: true,
     };
     let untried = "cannot be tried without the kernel program";
     let mut kernel = match Kernel::load(&settings) {

@@ -59,6 +59,9 @@ pub struct Settings {
     pub events: bool,
     /// Whether the kernel program logs what it does (aya-log); it costs time on every sample.
     pub log: bool,
+    /// Whether the kernel's helper `bpf_loop` is used, where it has it (Linux 5.17). Without it stacks are walked
+    /// as on older kernels.
+    pub loop_helper: bool,
 }
 
 fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -102,7 +105,7 @@ impl Kernel {
             return_always_fires: (settings.mode != AttachMode::Session).into(),
             events: settings.events.into(),
             max_frames: settings.max_frames,
-            loop_helper: has_loop_helper().into(),
+            loop_helper: (settings.loop_helper && has_loop_helper()).into(),
             variance_shift: sampling::variance_shift(settings.interval),
             reserved: 0,
         };

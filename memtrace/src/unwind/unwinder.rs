@@ -28,6 +28,8 @@ pub struct Unwinder {
     tables: Tables,
     runs: Runs,
     processes: HashMap<u32, Process>,
+    /// How often a process's mappings were written.
+    generation: u32,
 }
 
 /// What is loaded for a process.
@@ -57,7 +59,7 @@ impl Unwinder {
     pub fn new(maps: UnwindMaps, limit: u64, cache: Option<Cache>) -> Self {
         let tables = Tables::new(maps.max_tables(), limit, cache);
         let runs = Runs::new(maps.max_mappings());
-        Self { maps, tables, runs, processes: HashMap::new() }
+        Self { maps, tables, runs, processes: HashMap::new(), generation: 0 }
     }
 
     /// Loads what process `pid`, whose address space this is, has mapped now: to be called when a process is
@@ -89,8 +91,10 @@ impl Unwinder {
         if !mappings.is_empty() {
             let first = self.runs.take(len).ok_or(UpdateError::Full(mappings.len(), pid))?;
             new.first = Some(first);
+            self.generation += 1;
+            let of = MappingsOf::new(first, len, self.generation);
             let written = self.maps.write_mappings(first, &mappings);
-            let switched = written.and_then(|()| self.maps.set_mappings_of(pid, MappingsOf { first, len }));
+            let switched = written.and_then(|()| self.maps.set_mappings_of(pid, of));
             if let Err(error) = switched {
                 self.runs.give_back(first);
                 return Err(UpdateError::Refused(pid, error));

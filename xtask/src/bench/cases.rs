@@ -65,7 +65,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// `memtrace record` with `options`, attached to the target.
-const fn memtrace(options: &'static [&'static str]) -> Tracer {
+pub(super) const fn memtrace(options: &'static [&'static str]) -> Tracer {
     Tracer::Attached {
         program: "{memtrace}",
         arguments: &["record", "-p", "{pid}", "-o", "{directory}/profile.pb.gz"],

@@ -8,6 +8,7 @@ use super::cases::{
 };
 use super::own::Own;
 use super::rows::{Row, times};
+use super::walks::{self, Walks};
 
 /// How a goal fares.
 #[derive(Debug, Serialize)]
@@ -55,7 +56,7 @@ impl Verdict {
 }
 
 /// All goals.
-pub(crate) fn judge(rows: &[Row], own: &Own) -> Vec<Verdict> {
+pub(crate) fn judge(rows: &[Row], walks: Option<&Walks>, own: &Own) -> Vec<Verdict> {
     let ratio = |case, reference| times(rows, case, reference);
     let cpu = own.cpu.as_ref().and_then(|cpu| Some(cpu.figures.as_ref()?.share * 100.0));
     let resident = own.memory.as_ref().and_then(|memory| Some(memory.figures.as_ref()?.resident / 1048576.0));
@@ -94,6 +95,17 @@ pub(crate) fn judge(rows: &[Row], own: &Own) -> Vec<Verdict> {
             resident,
             &Bound::AtMost(64.0),
         ),
+        Verdict::new(
+            "walking a stack without frame pointers, as a multiple of the kernel's walk by frame pointers, at \
+             most 3",
+            walks.and_then(|walks| walks.worst(walks::WITHOUT)),
+            &Bound::AtMost(3.0),
+        ),
+        Verdict::new(
+            "walking a stack with frame pointers by unwind tables, as a multiple of the same, at most 3",
+            walks.and_then(|walks| walks.worst(walks::WITH)),
+            &Bound::AtMost(3.0),
+        ),
     ]
 }
 
@@ -112,7 +124,7 @@ mod tests {
             row(SESSION, &[110.0]),
             row(MULTI, &[151.0]),
         ];
-        let verdicts = judge(&rows, &Own::default());
+        let verdicts = judge(&rows, None, &Own::default());
         let lines: Vec<_> = verdicts.iter().map(Verdict::line).collect();
         assert!(lines[0].starts_with("met: session") && lines[0].ends_with("1.10"), "{}", lines[0]);
         assert!(

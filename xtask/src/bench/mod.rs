@@ -16,6 +16,7 @@ mod rows;
 mod running;
 mod target;
 mod tracer;
+mod walks;
 
 use std::path::Path;
 use std::process::Command;
@@ -32,6 +33,7 @@ use report::Report;
 use rows::{Row, Unmeasured};
 use target::Pairs;
 use tracer::{Bench, Place};
+use walks::Walks;
 
 pub(crate) use code::Code;
 pub(crate) use running::Running;
@@ -68,9 +70,15 @@ pub(crate) fn run(repo: &Repo, arguments: &Arguments) -> Result<()> {
     let load = compile(&repo.root.join("xtask/bench/load.c"), directory)?;
 
     let (cases, sites) = measure(arguments, &pairs, &memtrace, directory)?;
+    let walks = if arguments.names(walks::NAME) {
+        Some(Walks::measure(arguments, &repo.root.join("xtask/bench/pairs.c"), &memtrace, directory)?)
+    } else {
+        None
+    };
     let own = Own::measure(&load, &memtrace, directory, |name| arguments.names(name));
-    let goals = goals::judge(&cases, &own);
-    let report = Report { machine: Machine::now(), sites, batches: arguments.batches, cases, own, goals };
+    let goals = goals::judge(&cases, walks.as_ref(), &own);
+    let report =
+        Report { machine: Machine::now(), sites, batches: arguments.batches, cases, walks, own, goals };
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report).context("cannot write JSON")?);
     } else {
@@ -90,34 +98,57 @@ fn measure(
     memtrace: &Path,
     directory: &Path,
 ) -> Result<(Vec<Row>, Vec<String>)> {
-    let command = [&*program.to_string_lossy(), &*arguments.batch_ms.to_string()];
-    let target = Pairs::start(Command::new(command[0]).arg(command[1]))?;
+    let command = [program.to_string_lossy().into_owned(), arguments.batch_ms.to_string()];
+    let target = start(&command)?;
     let code = Code::of(target.pid())?;
-    let mut bench = Bench { target: &target, code: &code, command, memtrace, directory, round: 0 };
+    let bench = Bench { target: &target, code: &code, command: &command, memtrace, directory, round: 0 };
+    let mut turns: Vec<_> =
+        CASES.iter().filter(|case| arguments.chooses(case)).map(|case| Turn::new(case, bench)).collect();
+    take_turns(arguments, &mut turns);
+    let mut rows: Vec<_> = turns.into_iter().map(|turn| turn.row).collect();
+    rows::summarise(&mut rows);
+    Ok((rows, vec![Place::Good.describe(&code)?, Place::Entry.describe(&code)?]))
+}
 
-    let chosen: Vec<_> = CASES.iter().filter(|case| arguments.chooses(case)).collect();
-    let mut rows: Vec<_> = chosen.iter().map(|case| Row::new(case.name)).collect();
-    for (case, row) in chosen.iter().zip(&mut rows) {
+/// Starts a target.
+fn start(command: &[String]) -> Result<Pairs> {
+    let (program, arguments) = command.split_first().context("the target has no program")?;
+    Pairs::start(Command::new(program).args(arguments))
+}
+
+/// A case, what it is measured on, and what was measured.
+struct Turn<'a> {
+    case: &'a Case,
+    bench: Bench<'a>,
+    row: Row,
+}
+
+impl<'a> Turn<'a> {
+    fn new(case: &'a Case, bench: Bench<'a>) -> Self {
+        let mut row = Row::new(case.name);
         row.unmeasured = case.tracer.missing().map(Unmeasured::NotInstalled);
+        Self { case, bench, row }
     }
+}
+
+/// Measures all cases, in turn.
+fn take_turns(arguments: &Arguments, turns: &mut [Turn<'_>]) {
     for round in 1..=arguments.rounds {
-        bench.round = round;
-        for turn in 0..chosen.len() {
+        for turn in 0..turns.len() {
             // Each round begins with another case, so that none is always the one after a heavy one.
-            let index = (turn + round as usize * 5) % chosen.len();
-            let (case, row) = (chosen[index], &mut rows[index]);
+            let index = (turn + round as usize * 5) % turns.len();
+            let Turn { case, bench, row } = &mut turns[index];
             if row.unmeasured.is_some() {
                 continue;
             }
             eprintln!("round {round} of {}: {}", arguments.rounds, case.name);
-            match case.tracer.around(&bench, |pairs| pairs.measure(arguments.batches)) {
+            bench.round = round;
+            match case.tracer.around(bench, |pairs| pairs.measure(arguments.batches)) {
                 Ok(costs) => row.rounds.push(costs),
                 Err(error) => row.unmeasured = Some(Unmeasured::Failed(format!("{error:#}"))),
             }
         }
     }
-    rows::summarise(&mut rows);
-    Ok((rows, vec![Place::Good.describe(&code)?, Place::Entry.describe(&code)?]))
 }
 
 impl Arguments {

@@ -6,6 +6,7 @@ use super::goals::Verdict;
 use super::machine::Machine;
 use super::own::Own;
 use super::rows::{Row, Unmeasured};
+use super::walks::Walks;
 
 /// All that a run found.
 #[derive(Serialize)]
@@ -18,6 +19,8 @@ pub(crate) struct Report {
     pub(crate) batches: u32,
     /// The cases, in the table's order.
     pub(crate) cases: Vec<Row>,
+    /// What a frame of a stack costs.
+    pub(crate) walks: Option<Walks>,
     /// What memtrace itself costs.
     pub(crate) own: Own,
     /// How the goals fare.
@@ -28,7 +31,13 @@ impl Report {
     /// What failed: names of cases. That a tool is not installed is no failure.
     pub(crate) fn failed(&self) -> Vec<&'static str> {
         let failed = |row: &&Row| matches!(row.unmeasured, Some(Unmeasured::Failed(_)));
-        self.cases.iter().filter(failed).map(|row| row.name).chain(self.own.failed()).collect()
+        self.cases
+            .iter()
+            .filter(failed)
+            .map(|row| row.name)
+            .chain(self.walks.iter().flat_map(Walks::failed))
+            .chain(self.own.failed())
+            .collect()
     }
 
     /// What a person reads.
@@ -45,6 +54,9 @@ impl Report {
             self.batches,
             self.machine.line()
         );
+        if let Some(walks) = &self.walks {
+            text += &format!("{}\n", walks.text());
+        }
         for line in self.own.lines() {
             text += &format!("{line}\n");
         }
@@ -101,7 +113,8 @@ mod tests {
     fn report(cases: Vec<Row>) -> Report {
         let machine = Machine::default();
         let (sites, goals) = (Vec::new(), Vec::new());
-        let mut report = Report { machine, sites, batches: 1, cases, own: Own::default(), goals };
+        let mut report =
+            Report { machine, sites, batches: 1, cases, walks: None, own: Own::default(), goals };
         summarise(&mut report.cases);
         report
     }

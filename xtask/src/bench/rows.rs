@@ -58,7 +58,7 @@ impl Row {
     }
 
     /// The least CPU time.
-    fn fastest(&self) -> Option<f64> {
+    pub(crate) fn fastest(&self) -> Option<f64> {
         self.rounds.iter().flatten().map(|cost| cost.cpu).min_by(f64::total_cmp)
     }
 }

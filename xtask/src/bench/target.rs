@@ -34,14 +34,22 @@ pub(crate) struct Pairs {
 /// # Errors
 /// When it does not compile.
 pub(crate) fn compile(source: &Path, directory: &Path) -> Result<PathBuf> {
-    let program = directory.join(source.file_stem().context("the program has no name")?);
+    let name = source.file_stem().context("the program has no name")?;
+    compile_as(source, &directory.join(name), "-fno-omit-frame-pointer")
+}
+
+/// Compiles the C program `source` into `program`, and returns that.
+///
+/// # Errors
+/// When it does not compile.
+pub(super) fn compile_as(source: &Path, program: &Path, frame_pointers: &str) -> Result<PathBuf> {
     let mut gcc = Command::new("gcc");
     // Without -fno-builtin the compiler removes a pair whose block nobody uses; frame pointers and calls that
     // stay calls give the programs the stacks that their comments promise.
     gcc.args(["-O2", "-Wall", "-Werror", "-pthread", "-fno-builtin"]);
-    gcc.args(["-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-o"]);
-    process::run(gcc.arg(&program).arg(source))?;
-    Ok(program)
+    gcc.args([frame_pointers, "-fno-optimize-sibling-calls", "-o"]);
+    process::run(gcc.arg(program).arg(source))?;
+    Ok(program.to_owned())
 }
 
 impl Pairs {

@@ -9,7 +9,7 @@ use super::code::{Code, FUNCTIONS};
 use super::running::Running;
 use super::target::Pairs;
 use crate::probe::site::{self, Site};
-use crate::probe::{Leg, Link, Probe, Program, naive};
+use crate::probe::{Leg, Link, Probe, Program, naive, walk};
 use crate::process;
 
 /// What is attached to the target. In the words of a command, `{pid}` stands for the target, `{libc}` for
@@ -22,6 +22,8 @@ pub(crate) enum Tracer {
     Empty(Place, Link, &'static [(&'static str, Leg)]),
     /// A tracer as they are mostly written ([`naive`]).
     Naive,
+    /// The kernel's walk of so many frames at each return of malloc ([`walk`]).
+    KernelWalk(u32),
     /// A program that attaches probes by itself, and ends at SIGINT.
     Attached { program: &'static str, arguments: &'static [&'static str], options: &'static [&'static str] },
     /// A program that starts the target itself: the target's command comes after the arguments.
@@ -44,13 +46,14 @@ pub(crate) enum Place {
 }
 
 /// What a tracer may need.
+#[derive(Clone, Copy)]
 pub(crate) struct Bench<'a> {
     /// The process to trace.
     pub(crate) target: &'a Pairs,
     /// That process's code.
     pub(crate) code: &'a Code,
-    /// The target's command: its program and its argument.
-    pub(crate) command: [&'a str; 2],
+    /// The target's command: its program and its arguments.
+    pub(crate) command: &'a [String],
     /// The `memtrace` binary.
     pub(crate) memtrace: &'a Path,
     /// A directory for what tracers write.
@@ -88,6 +91,10 @@ impl Tracer {
             }
             Self::Naive => {
                 let _probes = naive::attach(&bench.code.libc.path, bench.target.pid())?;
+                measure(bench.target)?
+            }
+            Self::KernelWalk(frames) => {
+                let _probe = walk::attach(&bench.code.libc.path, bench.target.pid(), *frames)?;
                 measure(bench.target)?
             }
             Self::Attached { program, arguments, options } => {

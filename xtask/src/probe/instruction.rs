@@ -31,6 +31,7 @@ pub(super) enum Helper {
     Time = 5,
     CurrentThread = 14,
     StackId = 27,
+    Stack = 67,
 }
 
 const fn instruction(opcode: u8, to: Register, from: Register, offset: i16, immediate: i32) -> Instruction {

@@ -14,6 +14,7 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 #[repr(u32)]
 pub(super) enum Kind {
     Hash = 1,
+    Array = 2,
     StackTrace = 7,
 }
 

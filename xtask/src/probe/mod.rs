@@ -3,7 +3,7 @@
 //!
 //! With a program that does nothing the benchmark measures what the kernel charges for a probe whatever
 //! the program does, and the tests ask whether this kernel and these permissions allow uprobes at all.
-//! [`naive`] is what memtrace is compared with. All goes through the system calls themselves, so that it
+//! [`naive`] and [`walk`] are what memtrace is compared with. All goes through the system calls themselves, so that it
 //! shares no code with what is measured and tested.
 
 mod instruction;
@@ -13,6 +13,7 @@ pub(crate) mod naive;
 mod preflight;
 mod program;
 pub(crate) mod site;
+pub(crate) mod walk;
 
 use std::ffi::CString;
 use std::fs;

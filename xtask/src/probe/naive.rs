@@ -28,7 +28,7 @@ const CALLS: u32 = 10_240;
 /// Room for blocks: more than the benchmark's target has.
 const BLOCKS: u32 = 65_536;
 /// `BPF_F_USER_STACK`, include/uapi/linux/bpf.h.
-const USER_STACK: i32 = 1 << 8;
+pub(super) const USER_STACK: i32 = 1 << 8;
 
 /// Its tables.
 struct Tables {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -48,12 +48,23 @@ pub(crate) const TESTS: &[Package] = &[
     package("bpftool", "says which programs and probes the kernel still has"),
     package("util-linux", "setpriv: the tests of what happens without permission"),
     package("runc", "runs a real container, whose files are not the host's"),
+    package("musl-tools", "compiles programs with another C library"),
     package("bsdutils", "script: the tests of what happens on a terminal"),
 ];
 
 /// What `xtask bench` takes.
 pub(crate) const BENCH: &[Package] =
     &[package("gcc", "compiles the benchmark's target"), package("libc6-dev", "its headers")];
+
+/// What `xtask kernels` takes. The kernels themselves are not installed but [downloaded](download).
+pub(crate) const KERNELS: &[Package] = &[
+    package("qemu-system-x86", "emulates the machines"),
+    package("busybox-static", "the rest of the system that they run"),
+    package("cpio", "packs that system"),
+    package("gcc", "compiles the programs that are recorded there"),
+    package("libc6-dev", "their headers"),
+    package("binutils", "strip"),
+];
 
 /// Where the LLVM of [`EBPF`] is.
 pub(crate) const LLVM: &str = "/usr/lib/llvm-22";
@@ -85,6 +96,20 @@ pub(crate) fn install(packages: &[Package]) -> Result<()> {
     // Old lists name versions that the mirror no longer has.
     apt_get(&["update"])?;
     apt_get(&install)
+}
+
+/// Downloads a package into `directory`, and returns the file.
+///
+/// # Errors
+/// When there is none of this name, or it cannot be fetched.
+pub(crate) fn download(name: &str, directory: &Path) -> Result<PathBuf> {
+    let mut apt = Command::new("apt-get");
+    process::output(apt.args(["-qq", "download", name]).current_dir(directory))?;
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut paths = entries.flatten().map(|entry| entry.path());
+    paths
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get has not downloaded {name}"))
 }
 
 fn missing(packages: &[Package]) -> Result<Vec<&Package>> {

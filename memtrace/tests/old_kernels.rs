@@ -1,0 +1,50 @@
+//! What is done on kernels that are older than this machine's. Attaching takes root, so without it this does nothing.
+
+use memtrace::kernel::{AttachMode, Kernel, Limits, Settings};
+use memtrace::record::{PythonMode, Recording, Session};
+use memtrace::target::launch;
+use memtrace_common::Counter;
+
+/// Records all allocations of a small program.
+async fn record(mode: AttachMode, loop_helper: bool) -> Recording {
+    let limits = Limits::for_interval(1);
+    let settings =
+        Settings { interval: 1, limits, mode, max_frames: 127, events: false, log: false, loop_helper };
+    let kernel = Kernel::load(&settings).expect("the kernel accepts the program");
+    let command = launch("/bin/ls", &["/".to_owned()]).expect("the program starts");
+    let mut session = Session::launch(kernel, command, PythonMode::Off).expect("it is recorded");
+    let exit = session.exit_watch();
+    loop {
+        tokio::select! {
+            biased;
+            () = exit.ended() => break,
+            result = session.process_events() => result.expect("the kernel's events can be read"),
+        }
+    }
+    session.process_pending().expect("the kernel's events can be read");
+    let (recording, launched) = session.finish().expect("the books can be read");
+    launched.expect("it was launched").wait().expect("it can be waited for");
+    recording
+}
+
+/// How many stacks are whole, and the ids of all: they hold the process's id, so they are only counted.
+fn walks(recording: &Recording) -> (u64, usize) {
+    (recording.counters.get(Counter::WalksComplete), recording.sampled_stacks().len())
+}
+
+/// Before Linux 5.17 there is no `bpf_loop`; stacks are walked from element to element of a map.
+#[test]
+fn stacks_are_whole_without_the_helper_for_loops() {
+    // SAFETY: geteuid has no preconditions and always succeeds (geteuid(2)).
+    if unsafe { libc::geteuid() } != 0 {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for mode in [AttachMode::Perf, AttachMode::best()] {
+        let (without, with) =
+            runtime.block_on(async { (record(mode, false).await, record(mode, true).await) });
+        assert!(without.counters.get(Counter::Sampled) > 20, "{mode:?}");
+        assert_eq!(walks(&without).0, without.counters.get(Counter::Sampled), "{mode:?}");
+        assert_eq!(walks(&without), walks(&with), "{mode:?}");
+    }
+}
