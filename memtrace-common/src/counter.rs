@@ -71,6 +71,8 @@ counters! {
     /// All scratch space was in use by preempted programs: an allocation is counted under the stack
     /// "not recorded".
     ScratchBusy,
+    /// Frames that were found by walks of stacks, those of the Python interpreter among them.
+    FramesWalked,
     /// Walks of a stack that reached the thread's first function. This and the following are in the order of
     /// [`StackEnd`](crate::StackEnd).
     WalksComplete,

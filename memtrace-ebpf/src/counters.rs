@@ -10,19 +10,25 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT
 /// middle of an addition, so it is an atomic one; without another CPU in the way that costs little.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
-    count_slot(counter as u32);
+    add_to_slot(counter as u32, 1);
+}
+
+/// Counts `number` more of `counter`.
+#[inline(always)]
+pub(crate) fn add(counter: Counter, number: u32) {
+    add_to_slot(counter as u32, number.into());
 }
 
 /// Counts one more walk of a stack that has ended so: a [`StackEnd`](memtrace_common::StackEnd) as a number.
 #[inline(always)]
 pub(crate) fn count_walk(end: u32) {
-    count_slot(Counter::WalksComplete as u32 + end);
+    add_to_slot(Counter::WalksComplete as u32 + end, 1);
 }
 
 #[inline(always)]
-fn count_slot(slot: u32) {
+fn add_to_slot(slot: u32, number: u64) {
     if let Some(slot) = COUNTERS.get_ptr_mut(slot) {
-        crate::atomic::add(slot, 1);
+        crate::atomic::add(slot, number);
     }
 }
 

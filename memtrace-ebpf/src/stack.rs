@@ -8,7 +8,7 @@ use memtrace_common::{Counter, EVENT_NEW_STACK, STACK_NOT_RECORDED};
 
 use crate::{
     arch, atomic, books,
-    counters::{count, count_walk},
+    counters::{self, count, count_walk},
     diagnostics, events, python, task,
     unwind::{Walk, mix},
 };
@@ -64,6 +64,7 @@ fn walk(ctx: &RetProbeContext, pid_tgid: u64, walk: &mut Walk) -> u64 {
     count_walk(walk.stack.end);
     let hash = mix(walk.hash, u64::from(walk.stack.end));
     let hash = python::walk(pid_tgid, &mut walk.stack.python, &mut walk.python, hash);
+    counters::add(Counter::FramesWalked, walk.stack.len + walk.stack.python.len);
     // The id that stands for "not recorded" must not be a real one.
     walk.stack.stack_id = if hash == STACK_NOT_RECORDED { 1 } else { hash };
     announce(walk, pid_tgid);

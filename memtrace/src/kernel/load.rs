@@ -81,6 +81,8 @@ pub struct Kernel {
     pub(super) multi: Option<MultiPrograms>,
     pub(super) mode: AttachMode,
     pub(super) prices: Prices,
+    /// Mean number of bytes between two samples.
+    pub(super) interval: u64,
     /// What was counted before the recording began.
     pub(super) baseline: Counters,
     pub(super) watches: bool,
@@ -148,12 +150,10 @@ impl Kernel {
             baseline: Counters::default(),
             watches: false,
             forgotten: Forgotten::default(),
+            interval: settings.interval,
             ring_bytes: settings.limits.ring,
         };
-        kernel.prices = price::measure(&mut kernel)?;
-        kernel.reset(settings.interval)?;
-        let mut stacks: HashMap<&mut MapData, u64, StackTotals> = kernel.map_mut("STACKS")?;
-        stacks.insert(STACK_NOT_RECORDED, StackTotals { announced: 1, ..StackTotals::default() }, 0)?;
+        kernel.reset()?;
         Ok(kernel)
     }
 
@@ -166,19 +166,32 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes all traces of the measurement of prices from the tables.
-    fn reset(&mut self, interval: u64) -> Result<(), LoadError> {
-        self.set_interval(interval)?;
+    /// Measures what probes cost on this machine, with functions of memtrace itself. For the price of a walk its
+    /// own unwind tables must be loaded. To be called before the first probe is set.
+    ///
+    /// # Errors
+    /// When the kernel refuses a probe, a read or a write.
+    pub fn measure_prices(&mut self) -> Result<(), LoadError> {
+        // So that nothing is sampled.
+        self.set_interval(u64::MAX)?;
+        self.prices = price::measure(self)?;
+        self.reset()
+    }
+
+    /// Sets the tables up; removes all traces of the measurement of prices.
+    fn reset(&mut self) -> Result<(), LoadError> {
+        self.set_interval(self.interval)?;
         self.forget_live(std::process::id(), u64::MAX)?;
         let mut stacks: HashMap<&mut MapData, u64, StackTotals> = self.map_mut("STACKS")?;
         for stack_id in stacks.keys().collect::<Result<Vec<_>, _>>()? {
             stacks.remove(&stack_id)?;
         }
+        stacks.insert(STACK_NOT_RECORDED, StackTotals { announced: 1, ..StackTotals::default() }, 0)?;
         self.baseline = self.counters()?;
         Ok(())
     }
 
-    /// What probes cost on this machine.
+    /// What probes cost on this machine: nothing before that [was measured](Self::measure_prices).
     pub fn prices(&self) -> Prices {
         self.prices
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
-use memtrace_common::{FunctionKind, Probe};
+use memtrace_common::{Counter, FunctionKind, Probe};
 
 use super::{AttachMode, Kernel, Leg, LoadError, trial};
 
@@ -18,8 +18,10 @@ use super::{AttachMode, Kernel, Leg, LoadError, trial};
 pub struct Prices {
     /// An allocation that is not sampled.
     pub allocation: Duration,
-    /// What is added where it is sampled, less the walk of deep stacks and its free's look-up.
+    /// What is added where it is sampled, less the walk of its stack and its free's look-up.
     pub sampled: Duration,
+    /// What is added for each frame of its stack.
+    pub frame: Duration,
     /// A free of a block that is not recorded.
     pub free: Duration,
     /// What is added where the kernel single-steps the probed instruction.
@@ -29,6 +31,9 @@ pub struct Prices {
 /// Calls per measurement: enough for a stable median, few enough to take no time.
 const BATCHES: usize = 9;
 const CALLS: u32 = 60;
+
+/// How many frames deeper the stack is by which the price of a frame is measured.
+const DEEPER: u32 = 64;
 
 enum Held {
     Multi(#[expect(dead_code, reason = "held for its drop")] OwnedFd),
@@ -48,15 +53,33 @@ pub(super) fn measure(kernel: &mut Kernel) -> Result<Prices, LoadError> {
     let stepped = with(kernel, trial::stepped_free, FunctionKind::Free)?.saturating_sub(free);
     let allocation = with(kernel, trial::emulated, FunctionKind::Malloc)?;
     kernel.set_interval(1)?;
-    let sampled = cheapest(trial::emulated).saturating_sub(bare + allocation);
+    let shallow = cheapest(trial::emulated).saturating_sub(bare + allocation);
+    let before = kernel.counters()?;
+    let deep = cheapest_below(DEEPER, trial::emulated).saturating_sub(bare + allocation);
+    let counted = kernel.counters()?.since(&before);
     kernel.close_books()?;
+    // What calling so deep costs by itself is a nanosecond or two for each frame, and is left in.
+    let frame = deep.saturating_sub(shallow) / DEEPER;
+    let frames = counted.get(Counter::FramesWalked) / counted.get(Counter::Sampled).max(1);
+    let frames = u32::try_from(frames).unwrap_or_default();
+    let sampled = deep.saturating_sub(frame * frames);
     // Taking probes off waits for the kernel; nobody else has to.
     std::thread::spawn(move || drop(held));
-    Ok(Prices { allocation, sampled, free, stepped })
+    Ok(Prices { allocation, sampled, frame, free, stepped })
 }
 
 /// The fastest batch, per call: whatever disturbs a measurement makes it longer.
 fn cheapest(function: trial::Function) -> Duration {
+    cheapest_below(0, function)
+}
+
+/// The same, below so many more frames.
+#[inline(never)]
+fn cheapest_below(frames: u32, function: trial::Function) -> Duration {
+    if frames > 0 {
+        // Something is left to do after the call, so that it is no jump.
+        return std::hint::black_box(cheapest_below(frames - 1, function));
+    }
     (0..BATCHES)
         .map(|_| {
             let begun = Instant::now();

@@ -24,6 +24,7 @@ pub fn probe_time(counters: &Counters, prices: &Prices) -> Duration {
     let times = |counter, price: Duration| price.mul_f64(counters.get(counter) as f64);
     times(Counter::AllocationHits, prices.allocation)
         + times(Counter::Sampled, prices.sampled)
+        + times(Counter::FramesWalked, prices.frame)
         + times(Counter::FreeHits, prices.free)
         + times(Counter::SteppedHits, prices.stepped)
 }
@@ -60,6 +61,7 @@ pub(super) fn statistics(counters: &Counters, prices: &Prices, target: Option<Du
         count("children_not_followed", Counter::Children),
         nanoseconds("price_of_allocation", prices.allocation),
         nanoseconds("price_of_sample", prices.sampled),
+        nanoseconds("price_of_frame", prices.frame),
         nanoseconds("price_of_free", prices.free),
         nanoseconds("price_of_single_step", prices.stepped),
         seconds("target_time_in_probes", probe_time(counters, prices)),

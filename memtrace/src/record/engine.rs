@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     kernel::{Kernel, LoadError},
-    symbolize::Modules,
+    symbolize::{AddressSpace, Modules},
     unwind::{self, Unwinder, cache::Cache},
 };
 
@@ -16,9 +16,21 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(kernel: Kernel) -> Result<Self, LoadError> {
-        let unwinder = Unwinder::new(kernel.unwind_maps()?, unwind::DEFAULT_LIMIT, open_cache());
-        Ok(Self { kernel, unwinder, modules: Modules::new() })
+    /// Measures what probes cost on this machine, too.
+    pub(super) fn new(mut kernel: Kernel) -> Result<Self, LoadError> {
+        let mut unwinder = Unwinder::new(kernel.unwind_maps()?, unwind::DEFAULT_LIMIT, open_cache());
+        let modules = Modules::new();
+        let own = std::process::id();
+        // Without memtrace's own tables no price of a frame would be known, which is no reason not to record.
+        let loaded = AddressSpace::open(own, &modules)
+            .map_err(anyhow::Error::from)
+            .and_then(|space| Ok(unwinder.update(own, &space)?));
+        if let Err(error) = loaded {
+            tracing::warn!("the price of walking stacks cannot be measured: {error:#}");
+        }
+        kernel.measure_prices()?;
+        unwinder.forget(own);
+        Ok(Self { kernel, unwinder, modules })
     }
 }
 

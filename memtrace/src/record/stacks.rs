@@ -16,6 +16,7 @@ pub(super) fn statistics(counters: &Counters, tables: &unwind::Stats) -> Vec<Sta
         walks("walks_bad_read", Counter::WalksBadRead),
         walks("walks_unsupported_rule", Counter::WalksUnsupportedRule),
         walks("walks_too_deep", Counter::WalksTooDeep),
+        walks("frames_walked", Counter::FramesWalked),
         count("unwind_tables", tables.tables),
         count("unwind_rows", tables.rows),
         count("unwind_tables_compiled", tables.compiled),
