@@ -332,8 +332,9 @@ impl Walk {
     #[inline(always)]
     fn step_by_frame_pointer(&mut self) -> Result<(), StackEnd> {
         let Some(frame_pointer) = self.frame_pointer.read() else { return Err(StackEnd::NoTable) };
+        let end = if self.by_frame_pointer != 0 { StackEnd::Root } else { StackEnd::NoTable };
         if frame_pointer == 0 {
-            return Err(if self.by_frame_pointer != 0 { StackEnd::Root } else { StackEnd::NoTable });
+            return Err(end);
         }
         if frame_pointer < self.stack_pointer || frame_pointer & 7 != 0 {
             return Err(StackEnd::NoTable);
@@ -341,6 +342,9 @@ impl Walk {
         let (Some(next), address) = (read(frame_pointer), read(frame_pointer.wrapping_add(8))) else {
             return Err(StackEnd::NoTable);
         };
+        if address == Some(0) {
+            return Err(end);
+        }
         self.frame_pointer = Register { value: next, saved_at: 0 };
         self.return_to(address, frame_pointer.wrapping_add(16))?;
         self.by_frame_pointer = 1;
