@@ -82,11 +82,8 @@ mod tests {
             format!("/../../docker/{ID}"),
         ] {
             assert_eq!(ids(&groups(&path)), [ID], "{path}");
-            let expected = path.contains("pod/").then(|| UID.to_owned());
-            assert_eq!(
-                pod_uid(&groups(&path)),
-                if path.contains("kubepods") { Some(UID.to_owned()) } else { expected }
-            );
+            let in_pod = path.contains("kubepods");
+            assert_eq!(pod_uid(&groups(&path)), in_pod.then(|| UID.to_owned()), "{path}");
         }
     }
 

@@ -45,6 +45,8 @@ mod process;
 mod roots;
 mod runtime;
 mod selection;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use criteria::Criteria;
