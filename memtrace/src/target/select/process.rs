@@ -119,6 +119,13 @@ impl Process {
     }
 }
 
+/// The id of the process that a thread belongs to: `/proc/TID` is there as well, though it is not listed (proc(5)). The id
+/// itself where there is none.
+pub(super) fn of_thread(roots: &Roots, id: u32) -> u32 {
+    let status = Directory::new_with_root(roots.process(id)).and_then(|thread| thread.status());
+    status.map_or(id, |status| status.tgid.unsigned_abs())
+}
+
 /// The directory of a thread that has not ended, below that of its process.
 fn living_thread(process: &Path) -> Option<PathBuf> {
     let tasks = fs::read_dir(process.join("task")).ok()?;

@@ -11,7 +11,7 @@ use super::{
     membership::{self, Meant},
     name,
     port::Listeners,
-    process::{Process, Unseen},
+    process::{self, Process, Unseen},
     verdict::Verdict,
 };
 use crate::target::{TargetError, process::is_proc_foreign};
@@ -52,7 +52,10 @@ impl Selection {
     }
 
     /// The same, with other directories.
-    pub fn with_roots(criteria: Criteria, roots: Roots) -> Self {
+    pub fn with_roots(mut criteria: Criteria, roots: Roots) -> Self {
+        for pid in &mut criteria.pids {
+            *pid = process::of_thread(&roots, *pid);
+        }
         let mounts = match criteria.cgroup {
             Some(_) => cgroup::mounts(&roots),
             None => Vec::new(),
@@ -60,7 +63,7 @@ impl Selection {
         Self { criteria, roots, mounts, cache: Cache::default() }
     }
 
-    /// What was asked for.
+    /// What was asked for. An id of a thread has become that of its process.
     pub fn criteria(&self) -> &Criteria {
         &self.criteria
     }

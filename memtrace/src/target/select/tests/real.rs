@@ -79,3 +79,13 @@ fn everything_but_this_process() {
     assert!(all.contains(&sleeper.0.id()));
     assert!(!all.contains(&std::process::id()));
 }
+
+#[test]
+fn the_id_of_a_thread_means_its_process() {
+    // Tests run in threads of their own: `PID/task/TID`.
+    let link = std::fs::read_link("/proc/thread-self").unwrap();
+    let thread: u32 = link.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    assert_ne!(thread, std::process::id());
+    let selection = Selection::new(Criteria { pids: vec![thread], ..Criteria::default() });
+    assert_eq!(selection.criteria().pids, [std::process::id()]);
+}
