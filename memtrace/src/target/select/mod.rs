@@ -17,6 +17,7 @@
 //! | [`runtime`] | what container runtimes write down about a container |
 //! | [`pod`] | Kubernetes pods |
 //! | [`known`], [`membership`] | the containers and pods of a process, and whether these are meant |
+//! | [`view`], [`verdict`] | whether one process meets everything that is asked for |
 //! | [`labels`] | what a process is called in a profile |
 //!
 //! All numbers of processes are those of `/proc`, so they belong to the PID namespace in which memtrace runs. Processes
@@ -48,6 +49,7 @@ mod selection;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod view;
 
 pub use criteria::Criteria;
 pub use error::SelectError;

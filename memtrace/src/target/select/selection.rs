@@ -1,28 +1,24 @@
 //! The processes that meet the criteria.
 
-use std::{cell::OnceCell, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use procfs::process::MountInfo;
 
 use super::{
-    Criteria, Labels, Roots, SelectError,
-    cgroup::{self, Cgroup},
-    known::{Cache, Known, Place},
-    membership::{self, Meant},
-    name,
-    port::Listeners,
-    process::{self, Process, Unseen},
-    verdict::Verdict,
+    Criteria, Labels, PodKey, Roots, SelectError, cgroup,
+    known::Cache,
+    process::{self, Process},
+    view::{Answer, Candidate, View},
 };
 use crate::target::{TargetError, process::is_proc_foreign};
 
 /// Which processes are meant.
 #[derive(Debug)]
 pub struct Selection {
-    criteria: Criteria,
-    roots: Roots,
-    mounts: Vec<MountInfo>,
-    cache: Cache,
+    pub(super) criteria: Criteria,
+    pub(super) roots: Roots,
+    pub(super) mounts: Vec<MountInfo>,
+    pub(super) cache: Cache,
 }
 
 /// A process that is meant.
@@ -158,7 +154,7 @@ impl Selection {
                         give the pod's uid instead";
         let only_id = "; where the names of containers cannot be read, give the container's id instead";
         let hint = match (&self.criteria.pod, &self.criteria.container) {
-            (Some(super::PodKey::Name(_)), _) => Some(only_uid),
+            (Some(PodKey::Name(_)), _) => Some(only_uid),
             (_, Some(_)) => Some(only_id),
             _ => None,
         };
@@ -167,126 +163,5 @@ impl Selection {
             unreadable,
             hint: hint.map(str::to_owned),
         }
-    }
-}
-
-/// A process that matches, perhaps only by the beginning of a container's id.
-struct Candidate {
-    selected: Selected,
-    beginning: Option<String>,
-}
-
-enum Answer {
-    Selected(Candidate),
-    Not,
-    Unknown,
-}
-
-/// The processes at one moment.
-struct View<'a> {
-    selection: &'a Selection,
-    own: Option<u32>,
-    known: Known<'a>,
-    cgroup: Option<Cgroup>,
-    listeners: OnceCell<Listeners>,
-}
-
-impl<'a> View<'a> {
-    fn new(selection: &'a Selection) -> Self {
-        let cgroup = selection.criteria.cgroup.as_ref();
-        Self {
-            selection,
-            own: selection.roots.own_pid(),
-            known: Known::new(&selection.roots, &selection.cache),
-            cgroup: cgroup.map(|path| Cgroup::new(path, &selection.mounts)),
-            listeners: OnceCell::new(),
-        }
-    }
-
-    fn answer(&self, pid: u32) -> Answer {
-        let criteria = &self.selection.criteria;
-        if criteria.is_empty() || self.own == Some(pid) {
-            return Answer::Not;
-        }
-        if !criteria.pids.is_empty() && !criteria.pids.contains(&pid) {
-            return Answer::Not;
-        }
-        let process = match Process::open(&self.selection.roots, pid) {
-            Ok(Some(process)) => process,
-            Ok(None) | Err(Unseen::Gone) => return Answer::Not,
-            Err(Unseen::NotPermitted) => return Answer::Unknown,
-        };
-        let mut beginning = None;
-        match self.verdict(&process, &mut beginning) {
-            Verdict::Yes(reasons) => {
-                let selected = Selected { pid, labels: self.labels(&process), why: reasons.join(", ") };
-                Answer::Selected(Candidate { selected, beginning })
-            }
-            Verdict::No => Answer::Not,
-            Verdict::Unknown => Answer::Unknown,
-        }
-    }
-
-    /// Whether a process meets all criteria; those that are cheap to look at come first.
-    fn verdict(&self, process: &Process, beginning: &mut Option<String>) -> Verdict {
-        let criteria = &self.selection.criteria;
-        let mut verdict = match criteria.pids.is_empty() {
-            true => Verdict::Yes(Vec::new()),
-            false => Verdict::yes(format!("has the id {}", process.pid)),
-        };
-        if let Some(name) = &criteria.name {
-            verdict = verdict.and(|| name::verdict(process, name));
-        }
-        if criteria.cgroup.is_some() || criteria.container.is_some() || criteria.pod.is_some() {
-            verdict = verdict.and(|| match self.known.place(process) {
-                Ok(place) => self.placed(&place, beginning),
-                Err(unseen) => unseen.into(),
-            });
-        }
-        if criteria.all {
-            verdict = verdict.and(|| match process.executable() {
-                Ok(_) => Verdict::Yes(Vec::new()),
-                Err(unseen) => unseen.into(),
-            });
-        }
-        if let Some(port) = criteria.port {
-            let listeners = || self.listeners.get_or_init(|| Listeners::find(&self.selection.roots, port));
-            verdict = verdict.and(|| listeners().verdict(process, port));
-        }
-        verdict
-    }
-
-    fn placed(&self, place: &Place, beginning: &mut Option<String>) -> Verdict {
-        let criteria = &self.selection.criteria;
-        let mut reasons = Vec::new();
-        if let Some(cgroup) = &self.cgroup {
-            if !cgroup.contains(&place.groups) {
-                return Verdict::No;
-            }
-            reasons.push(format!("is in the cgroup {}", cgroup.path.display()));
-        }
-        if let Some(wanted) = &criteria.container {
-            reasons.push(match membership::container(place, wanted) {
-                Some(Meant::Exactly(why)) => why,
-                Some(Meant::Beginning(id)) => {
-                    let why = format!("is in the container {id}");
-                    *beginning = Some(id);
-                    why
-                }
-                None => return Verdict::No,
-            });
-        }
-        if let Some(wanted) = &criteria.pod {
-            if !membership::pod(place, wanted) {
-                return Verdict::No;
-            }
-            reasons.push(format!("is in the pod {wanted}"));
-        }
-        Verdict::Yes(reasons)
-    }
-
-    fn labels(&self, process: &Process) -> Labels {
-        let place = self.known.place(process).unwrap_or_default();
-        Labels::new(process.pid, &process.comm, &place)
     }
 }

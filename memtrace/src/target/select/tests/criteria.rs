@@ -111,6 +111,7 @@ fn cgroups_as_they_are_mounted_and_as_proc_shows_them() {
         29 25 0:8 /apps /mnt/apps rw - cgroup2 cgroup2 rw\n";
     machine.process(OWN, "memtrace").file("mountinfo", mounts);
     machine.process(10, "a").file("cgroup", "5:memory:/a/b\n4:cpu,cpuacct:/\n0::/apps/a\n");
+    machine.process(12, "c").file("cgroup", "5:memory:/apps/a\n4:cpu,cpuacct:/\n0::/\n");
     machine.process(11, "b").file("cgroup", "5:memory:/ab\n4:cpu,cpuacct:/a\n0::/apps\n");
     assert_eq!(machine.cgroup("/sys/fs/cgroup/memory/a"), [10]);
     assert_eq!(machine.cgroup("/sys/fs/cgroup/memory/a/b/"), [10]);
@@ -119,5 +120,5 @@ fn cgroups_as_they_are_mounted_and_as_proc_shows_them() {
     assert_eq!(machine.cgroup("/sys/fs/cgroup/unified/apps"), [10, 11]);
     assert_eq!(machine.cgroup("/mnt/apps/a"), [10]);
     assert_eq!(machine.cgroup("/a"), [10, 11], "in whichever hierarchy");
-    assert_eq!(machine.cgroup("apps/a"), [10]);
+    assert_eq!(machine.cgroup("apps/a"), [10, 12]);
 }

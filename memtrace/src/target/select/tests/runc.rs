@@ -56,6 +56,16 @@ fn the_number_of_another_pid_namespace() {
     assert_eq!(machine.container("build"), [20]);
 }
 
+/// memtrace in the PID namespace of the container, as others may be that are not in it.
+#[test]
+fn a_container_whose_pid_namespace_is_memtraces_own() {
+    let machine = Machine::new();
+    state(&machine, "build", 10, START, "/jobs/7");
+    machine.process(10, "make").nspid("1").unified("/jobs/7");
+    machine.process(20, "other");
+    assert_eq!(machine.container("build"), [10]);
+}
+
 #[test]
 fn by_the_name_of_a_cgroup() {
     let machine = Machine::new();
