@@ -121,6 +121,8 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+        // Only if it is empty.
+        let _ = self.0.parent().map(std::fs::remove_dir);
     }
 }
 
@@ -129,7 +131,7 @@ impl Drop for State {
 fn a_container_by_the_state_that_runc_keeps() {
     let images = [image(), image()];
     let [mut chosen, mut other] = [0, 1].map(|index: usize| {
-        let cgroup = format!("/jobs-of-{}/{index}", std::process::id());
+        let cgroup = format!("/job-{index}-of-{}", std::process::id());
         let mut container =
             images[index].start(&["/leak", "serve"], |config| config["linux"]["cgroupsPath"] = cgroup.into());
         container.process().stdout_line(|line| line == "ready");
