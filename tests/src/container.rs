@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -53,6 +53,13 @@ impl Bundle {
 
     /// Runs `arguments` in a container of this root; returns when it has printed `ready`.
     pub fn run(&self, arguments: &[&str]) -> Container<'_> {
+        let mut container = self.start(arguments, |_| ());
+        container.process().stdout_line(|line| line == "ready");
+        container
+    }
+
+    /// Runs `arguments` in a container of this root, after `change` has been made to runc's specification.
+    pub fn start(&self, arguments: &[&str], change: impl FnOnce(&mut serde_json::Value)) -> Container<'_> {
         let dir = self.dir.path();
         let specification = dir.join("config.json");
         let output = tools::command("runc").arg("spec").current_dir(dir).output().expect("runc runs");
@@ -64,14 +71,14 @@ impl Bundle {
         config["root"]["readonly"] = false.into();
         // Raising a limit takes CAP_SYS_RESOURCE, which is missing in some places.
         config["process"].as_object_mut().expect("it is an object").remove("rlimits");
+        change(&mut config);
         std::fs::write(&specification, config.to_string()).expect("the bundle is writable");
 
-        let name = format!("memtrace-{}", dir.file_name().unwrap_or_default().to_string_lossy());
+        let name = self.name();
         let pid_file = dir.join("pid");
         let mut runc = runc(dir);
         runc.arg("run").arg("--pid-file").arg(&pid_file).arg(&name).current_dir(dir);
-        let mut process = Process::spawn(&mut runc);
-        process.stdout_line(|line| line == "ready");
+        let process = Process::spawn(&mut runc);
         let limit = Instant::now() + PATIENCE;
         let pid = loop {
             let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
@@ -79,8 +86,20 @@ impl Bundle {
                 break pid;
             }
             assert!(Instant::now() < limit, "runc does not say which process it has started");
+            std::thread::sleep(Duration::from_millis(5));
         };
         Container { process: Some(process), pid, name, bundle: self }
+    }
+
+    /// The name of the container that it runs as.
+    pub fn name(&self) -> String {
+        let dir = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
+        format!("memtrace-{}", dir.trim_start_matches('.'))
+    }
+
+    /// The directory in which runc keeps the state of the container while it runs.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state").join(self.name())
     }
 }
 
@@ -112,9 +131,14 @@ impl Container<'_> {
         self.pid
     }
 
+    /// runc, to whose standard streams the first process is connected, and which passes signals on to it.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it has not been stopped")
+    }
+
     /// Writes a line to its first process and returns the line that it answers.
     pub fn ask(&mut self, line: &str) -> String {
-        self.process.as_mut().expect("it has not been stopped").ask(line)
+        self.process().ask(line)
     }
 
     /// Closes its input and waits until it has ended.

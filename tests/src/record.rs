@@ -106,6 +106,14 @@ impl Recorder {
         recording.process.stderr_line(|line| line.contains(&format!("tracing pid {pid}")));
         recording
     }
+
+    /// Attaches to the process that `options` select; returns once it is traced, with its id.
+    pub fn select(self, options: &[&str]) -> (Recording, u32) {
+        let mut recording = Recording::of(Process::spawn(&mut self.command(options)), self);
+        let line = recording.process.stderr_line(|line| line.contains("tracing pid"));
+        let pid = line.split_whitespace().find_map(|word| word.parse().ok());
+        (recording, pid.expect("it says which process it traces"))
+    }
 }
 
 /// A recording that runs.

@@ -8,6 +8,7 @@
 //! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`]
 //! - functions have the names that they have: [`symbols`], [`containers`]
 //! - what runs in an interpreter has its names: [`python`]
+//! - the right process is found: [`selection`]
 //! - the target comes first: [`serving`], [`stopping`], [`pausing`]
 //! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
 //! - the tests themselves: [`harness`]
@@ -28,6 +29,7 @@ mod pausing;
 mod python;
 mod regressions;
 mod sampling;
+mod selection;
 mod serving;
 mod stopping;
 mod summary;

@@ -6,20 +6,22 @@ use std::{
 };
 
 use anyhow::Result;
-use memtrace::doctor::{Report, TextOptions};
+use memtrace::{
+    doctor::{Report, TextOptions},
+    profile::printable,
+};
 
-use super::terminal;
+use super::{Verbosity, selection, selection::SelectionArgs, terminal};
 
 /// Say what this kernel, these privileges and this process allow, and what is missing
 ///
-/// What can be tried is tried: probes are set on memtrace itself and, with -p, for a moment on the
+/// What can be tried is tried: probes are set on memtrace itself and, with -p or another choice, for a moment on the
 /// process's most rarely called allocation functions. The exit status is 0 when recording is possible
-/// (with -p: of that process), and 1 otherwise.
+/// (with -p and the like: of that process), and 1 otherwise.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A process to look at
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pid: Option<u32>,
+    #[command(flatten)]
+    selection: SelectionArgs,
 
     /// Print JSON, described in docs/doctor.md
     #[arg(long)]
@@ -27,8 +29,15 @@ pub(super) struct Args {
 }
 
 /// Runs the subcommand.
-pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let report = Report::new(args.pid)?;
+pub(super) fn run(args: &Args, verbosity: Verbosity) -> Result<ExitCode> {
+    let say = |text: &str| {
+        if !verbosity.quiet {
+            eprintln!("memtrace: {}", printable(text));
+        }
+    };
+    let found = args.selection.find(say)?;
+    let pid = found.map(|(_, selected)| selection::only(&selected)).transpose()?;
+    let report = Report::new(pid)?;
     let mut out = io::stdout().lock();
     if args.json {
         report.json(&mut out)?;

@@ -7,6 +7,7 @@ mod logging;
 mod progress;
 mod record;
 mod report;
+mod selection;
 mod size;
 mod symbolize;
 mod symbols;
@@ -40,6 +41,8 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   memtrace record -p 1234 -d 30          30 seconds of process 1234
+  memtrace record --port 6379            the process that listens on this port
+  memtrace record --container web        the process of a container
   memtrace record -- ./server --port 80  a command, from its first allocation
   go tool pprof -http : memtrace.server.1234.pb.gz
   memtrace report events.ndjson          lifetimes, from `record --events events.ndjson`
@@ -72,7 +75,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Record(args) => record::run(&args, verbosity),
         Command::Report(args) => report::run(&args),
         Command::Symbolize(args) => symbolize::run(&args, verbosity),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Doctor(args) => doctor::run(&args, verbosity),
     };
     match result {
         Ok(code) => code,

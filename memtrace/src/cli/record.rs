@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use super::{Verbosity, destination::Destination, events, progress::Progress, size, symbols, terminal};
+use super::{
+    Verbosity, destination::Destination, events, progress::Progress, selection, selection::SelectionArgs,
+    size, symbols, terminal,
+};
 
 /// Record the heap of a process: who allocated what is still in use
 ///
@@ -30,10 +33,8 @@ use super::{Verbosity, destination::Destination, events, progress::Progress, siz
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The process to attach to
-    #[arg(short, long, value_name = "PID", required_unless_present = "command", conflicts_with = "command",
-        value_parser = clap::value_parser!(u32).range(1..))]
-    pid: Option<u32>,
+    #[command(flatten)]
+    selection: SelectionArgs,
 
     /// End the recording after this time: seconds, or with a unit as in 500ms, 2m, 1h
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
@@ -102,6 +103,10 @@ const EXAMPLES: &str = "\
 Examples:
   memtrace record -p 1234                     until Ctrl-C
   memtrace record -p 1234 -d 30 -o heap.svg   30 seconds, as a flame graph
+  memtrace record --name 'mini-redis' -d 30   the process with such a name
+  memtrace record --port 6379                 the one that listens there
+  memtrace record --container web             the one in this container
+  memtrace record --pod shop/cart-0 --name java   the one of this name in this pod
   memtrace record -s 1 -- ./test              every single allocation of a command
 
 Then:
@@ -133,6 +138,7 @@ fn ring_size(text: &str) -> Result<u32, String> {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &Args, verbosity: Verbosity) -> Result<ExitCode> {
+    args.selection.check(&args.command).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -190,7 +196,9 @@ impl Recorder<'_> {
             .unwrap_or(Format::Pprof);
         let symbols = args.symbols.options()?;
         let named = args.output.as_deref().map(Destination::named).transpose()?;
-        let target = args.pid.map(Target::open).transpose()?;
+        let found = args.selection.find(|text| self.say(text))?;
+        let pid = found.as_ref().map(|(_, selected)| selection::only(selected)).transpose()?;
+        let target = pid.map(Target::open).transpose()?;
         let mut signals = Signals::new().context("cannot listen for signals")?;
 
         let settings = Settings {

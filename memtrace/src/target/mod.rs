@@ -4,9 +4,11 @@ mod elf_class;
 mod exit;
 mod launch;
 mod process;
+mod select;
 mod thread;
 
 pub use exit::ExitWatch;
 pub use launch::{LaunchError, Launched, launch, shell_status};
 pub use process::{Target, TargetError};
+pub use select::{Criteria, Found, Labels, PodKey, PodName, Roots, SelectError, Selected, Selection};
 pub(crate) use thread::living as living_thread;

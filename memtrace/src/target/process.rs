@@ -132,10 +132,10 @@ impl Target {
 
 /// Whether `/proc` was mounted in another PID namespace (pid_namespaces(7)): then it knows this process by another
 /// number, or not at all.
-fn is_proc_foreign() -> bool {
+pub(super) fn is_proc_foreign() -> bool {
     let own = std::fs::read_link("/proc/self").ok();
     own.is_none_or(|own| own != Path::new(&std::process::id().to_string()))
 }
 
 /// The process is a kernel thread (`PF_KTHREAD`, include/linux/sched.h).
-const PF_KTHREAD: u32 = 0x0020_0000;
+pub(super) const PF_KTHREAD: u32 = 0x0020_0000;
