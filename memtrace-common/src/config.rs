@@ -22,6 +22,10 @@ pub struct Config {
     pub max_frames: u32,
     /// 1 where the kernel has the helper `bpf_loop` (Linux 5.17).
     pub loop_helper: u32,
+    /// 1 where every walk of a stack is sent to userspace with a copy of that stack ([`Capture`](crate::Capture)).
+    pub captures: u32,
+    /// Always 0: the record has no hidden padding.
+    pub reserved: u32,
 }
 
 #[cfg(feature = "user")]
@@ -34,6 +38,6 @@ mod tests {
 
     #[test]
     fn has_the_size_both_sides_expect() {
-        assert_eq!(size_of::<Config>(), 40);
+        assert_eq!(size_of::<Config>(), 48);
     }
 }

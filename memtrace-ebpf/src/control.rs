@@ -12,6 +12,8 @@ static CONFIG: Global<Config> = Global::new(Config {
     events: 0,
     max_frames: 0,
     loop_helper: 0,
+    captures: 0,
+    reserved: 0,
 });
 
 /// One slot: 1 while the books are open. All probes are in place before it is set and taken down after

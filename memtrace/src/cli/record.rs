@@ -202,6 +202,7 @@ impl Recorder<'_> {
             }),
             max_frames: args.max_frames,
             events: args.events.is_some(),
+            captures: false,
             log: self.verbosity.verbose >= 2,
         };
         let mut kernel = Kernel::load(&settings)?;

@@ -61,6 +61,9 @@ pub struct Settings {
     pub max_frames: u32,
     /// Whether every recorded allocation and free is to be sent as an [event](Kernel::take_events).
     pub events: bool,
+    /// Whether every walk of a stack is to be sent as an event, with a copy of that stack: for checking walks. At
+    /// 66 KiB each, the ring buffer should be large.
+    pub captures: bool,
     /// Whether the kernel program logs what it does (aya-log); it costs time on every sample.
     pub log: bool,
 }
@@ -166,6 +169,8 @@ impl Kernel {
             events: settings.events.into(),
             max_frames: settings.max_frames,
             loop_helper: has_loop_helper().into(),
+            captures: settings.captures.into(),
+            reserved: 0,
         };
         let log_level: u8 = if settings.log { u8::MAX } else { 0 };
         // Where the number of CPUs cannot be told, more places than any machine has CPUs do no harm.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,7 +15,7 @@ use super::{EventWriter, PythonMode, Recording, cost, python::Python};
 use crate::{
     allocator::{Discovered, Discovery},
     attach::{self, AttachError, Plan, Probes},
-    collect::{Announced, Event, ImageChange, Stacks},
+    collect::{Announced, CapturedWalk, Event, ImageChange, Stacks},
     kernel::{AttachMode, Counters, Kernel, LoadError},
     readable::readable,
     symbolize::{self, AddressSpace, Modules},
@@ -79,6 +79,7 @@ pub struct Session {
     begun: (SystemTime, Instant),
     ended: Option<Duration>,
     events_out: Option<EventWriter>,
+    captures_out: Option<mpsc::Sender<CapturedWalk>>,
     cpu_time: (Duration, Option<Duration>),
     pause: Pause,
     unknown_events: u64,
@@ -168,6 +169,7 @@ impl Session {
             begun: (SystemTime::now(), Instant::now()),
             ended: None,
             events_out: None,
+            captures_out: None,
             cpu_time: (Duration::ZERO, None),
             pause: Pause::default(),
             unknown_events: 0,
@@ -183,6 +185,12 @@ impl Session {
     /// events on.
     pub fn write_events(&mut self, out: EventWriter) {
         self.events_out = Some(out);
+    }
+
+    /// Has every walk of a stack sent to `out`, as it arrives. The kernel program must have been loaded with
+    /// captures on.
+    pub fn send_captures(&mut self, out: mpsc::Sender<CapturedWalk>) {
+        self.captures_out = Some(out);
     }
 
     /// Takes all probes off until [`resume`](Self::resume): the process runs at full speed, unseen.
@@ -332,6 +340,12 @@ impl Session {
             Some(Event::Block(change)) => {
                 if let Some(out) = self.events_out.as_mut().filter(|_| change.pid == self.target.pid) {
                     out.write(&change);
+                }
+            }
+            Some(Event::Captured(walk)) => {
+                if let Some(out) = self.captures_out.as_ref().filter(|_| walk.tgid == self.target.pid) {
+                    // An error means that nobody wants them any more.
+                    let _ = out.send(walk);
                 }
             }
             Some(Event::ImageChanged { change, time_ns, .. }) => self.image_changed(change, time_ns)?,
