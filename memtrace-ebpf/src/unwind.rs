@@ -81,6 +81,8 @@ pub(crate) struct Walk {
     address: u64,
     /// 0 where `address` is what a call returns to; 1 where the code was interrupted at it.
     interrupted: u64,
+    /// 1 where this frame was found by the frame pointer of the one that it called.
+    by_frame_pointer: u64,
     stack_pointer: u64,
     frame_pointer: Register,
     third: Register,
@@ -112,6 +114,7 @@ impl Walk {
     pub(crate) fn begin(&mut self, tgid: u32, at: &arch::Registers) {
         self.address = at.address;
         self.interrupted = 0;
+        self.by_frame_pointer = 0;
         self.stack_pointer = at.stack_pointer;
         self.frame_pointer = Register { value: at.frame_pointer, saved_at: 0 };
         self.third = Register { value: at.third, saved_at: 0 };
@@ -290,6 +293,7 @@ impl Walk {
         }
         self.address = address;
         self.interrupted = 0;
+        self.by_frame_pointer = 0;
         self.stack_pointer = stack_pointer;
         Ok(())
     }
@@ -300,7 +304,9 @@ impl Walk {
     fn step_by_frame_pointer(&mut self) -> Result<(), StackEnd> {
         let Some(frame_pointer) = self.frame_pointer.read() else { return Err(StackEnd::NoTable) };
         if frame_pointer == 0 {
-            return Err(StackEnd::Root);
+            // It says so only at the end of a chain of frame pointers. Elsewhere the register may hold any number,
+            // and that is often 0: each thread of glibc's begins with it.
+            return Err(if self.by_frame_pointer != 0 { StackEnd::Root } else { StackEnd::NoTable });
         }
         if frame_pointer < self.stack_pointer || frame_pointer & 7 != 0 {
             return Err(StackEnd::NoTable);
@@ -309,7 +315,9 @@ impl Walk {
             return Err(StackEnd::NoTable);
         };
         self.frame_pointer = Register { value: next, saved_at: 0 };
-        self.return_to(address, frame_pointer.wrapping_add(16))
+        self.return_to(address, frame_pointer.wrapping_add(16))?;
+        self.by_frame_pointer = 1;
+        Ok(())
     }
 
     /// The kernel has saved all registers when it called the handler.
@@ -318,6 +326,7 @@ impl Walk {
         let Some(at) = arch::interrupted(self.stack_pointer) else { return Err(StackEnd::Unreadable) };
         self.address = at.address;
         self.interrupted = 1;
+        self.by_frame_pointer = 0;
         self.stack_pointer = at.stack_pointer;
         self.frame_pointer = Register { value: at.frame_pointer, saved_at: 0 };
         self.third = Register { value: at.third, saved_at: 0 };
