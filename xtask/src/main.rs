@@ -20,6 +20,7 @@ mod source_digest;
 #[cfg(test)]
 mod source_digest_tests;
 mod test;
+mod unwinding;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ enum Command {
     Bench(bench::Arguments),
     Pictures(pictures::Arguments),
     Soak(soak::Arguments),
+    Unwinding(unwinding::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&repo, &arguments),
         Command::Pictures(arguments) => pictures::run(&repo, &arguments),
         Command::Soak(arguments) => soak::run(&repo, &arguments),
+        Command::Unwinding(arguments) => unwinding::run(&repo, &arguments),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
