@@ -24,8 +24,8 @@ pub struct Config {
     pub loop_helper: u32,
     /// See [`variance_shift`](crate::sampling::variance_shift).
     pub variance_shift: u32,
-    /// Always 0: the record has no hidden padding.
-    pub reserved: u32,
+    /// 1 where every walk of a stack is sent to userspace with a copy of that stack ([`Capture`](crate::Capture)).
+    pub captures: u32,
 }
 
 #[cfg(feature = "user")]

@@ -98,6 +98,8 @@ counters! {
     PythonTruncated,
     /// The interpreter had more threads than were looked at: the Python frames of a stack are missing.
     PythonTooManyThreads,
+    /// The ring buffer was full when a [`Capture`](crate::Capture) was to be sent.
+    CapturesLost,
 }
 
 #[cfg(test)]

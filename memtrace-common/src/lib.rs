@@ -6,6 +6,7 @@
 //! are built from this one crate and the BPF object carries a digest of it.
 #![no_std]
 
+mod capture;
 mod config;
 mod counter;
 mod event;
@@ -16,6 +17,7 @@ pub mod sampling;
 mod stack;
 pub mod unwind;
 
+pub use capture::{CAPTURE_PAGE, CAPTURE_PAGES, Capture, EVENT_CAPTURE};
 pub use config::Config;
 pub use counter::Counter;
 pub use event::{

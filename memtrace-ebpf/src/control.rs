@@ -13,7 +13,7 @@ static CONFIG: Global<Config> = Global::new(Config {
     max_frames: 0,
     loop_helper: 0,
     variance_shift: 0,
-    reserved: 0,
+    captures: 0,
 });
 
 /// One slot: 1 while the books are open. All probes are in place before it is set and taken down after

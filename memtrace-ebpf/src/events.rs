@@ -13,7 +13,7 @@ use crate::{control, counters::count, diagnostics, task};
 
 /// Userspace sets the size.
 #[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// Processes of which userspace wants to know when their program or list of libraries changes, and
 /// whether they are to stop then ([`WATCH_AND_STOP`]).

@@ -17,6 +17,7 @@ mod allocate;
 mod arch;
 mod atomic;
 mod books;
+mod capture;
 mod control;
 mod counters;
 mod diagnostics;

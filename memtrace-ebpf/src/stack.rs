@@ -7,7 +7,7 @@ use aya_ebpf::{
 use memtrace_common::{Counter, EVENT_NEW_STACK, STACK_NOT_RECORDED};
 
 use crate::{
-    arch, atomic, books,
+    arch, atomic, books, capture,
     counters::{self, count, count_walk},
     diagnostics, events, python, task,
     unwind::{Walk, mix},
@@ -59,9 +59,11 @@ pub(crate) fn record(ctx: &RetProbeContext, pid_tgid: u64) -> u64 {
 fn walk(ctx: &RetProbeContext, pid_tgid: u64, walk: &mut Walk) -> u64 {
     // SAFETY: the registers are the context of this program.
     let regs: &pt_regs = unsafe { &*ctx.regs };
-    walk.begin(task::tgid(pid_tgid), &arch::returned_to(regs));
+    let at = arch::returned_to(regs);
+    walk.begin(task::tgid(pid_tgid), &at);
     walk.run();
     count_walk(walk.stack.end);
+    capture::send(&at, &walk.stack);
     let hash = mix(walk.hash, u64::from(walk.stack.end));
     let hash = python::walk(pid_tgid, &mut walk.stack.python, &mut walk.python, hash);
     counters::add(Counter::FramesWalked, walk.stack.len + walk.stack.python.len);

@@ -1,6 +1,6 @@
 //! Mistakes found in other tools' code or trackers, each as a test that is named after it.
 
-use memtrace_tests::fixture::{API, LEAK, LEAK_STATIC_STRIPPED, OPS};
+use memtrace_tests::fixture::{API, FRAMES, LEAK, LEAK_STATIC_STRIPPED, OPS};
 use memtrace_tests::record::Recorder;
 use memtrace_tests::residue::KernelObjects;
 use memtrace_tests::stacks::Values;
@@ -105,4 +105,17 @@ fn codspeed_518_datadog_55730_tear_down_is_quick() {
     let took = started.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
     objects.assert_gone();
+}
+
+/// memtrace's own, found by comparing it with framehop: a frame pointer of 0 was taken for the mark of a thread's first
+/// function in code that uses the register for something else, and the stack was presented as whole.
+#[test]
+fn a_frame_pointer_that_is_0_by_chance_is_no_root() {
+    let no_tables = FRAMES.flags(&["-pthread", "-g0", "-fno-asynchronous-unwind-tables"]);
+    // glibc begins threads with 0 in the register.
+    let recorder = Recorder::exact().output("out.folded");
+    let recorded = recorder.launch(&no_tables.path(), &["thread"]).expect_success();
+    let text = std::fs::read_to_string(recorded.output()).expect("the profile is there");
+    let stacks: Vec<_> = text.lines().filter(|line| line.ends_with(";allocate 100")).collect();
+    assert_eq!(stacks, ["[stack cut short: no_table];allocate 100"], "{text}");
 }

@@ -21,6 +21,7 @@ mod source_digest;
 #[cfg(test)]
 mod source_digest_tests;
 mod test;
+mod unwinding;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ enum Command {
     Kernels(kernels::Arguments),
     Pictures(pictures::Arguments),
     Soak(soak::Arguments),
+    Unwinding(unwinding::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Kernels(arguments) => kernels::run(&repo, &arguments),
         Command::Pictures(arguments) => pictures::run(&repo, &arguments),
         Command::Soak(arguments) => soak::run(&repo, &arguments),
+        Command::Unwinding(arguments) => unwinding::run(&repo, &arguments),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

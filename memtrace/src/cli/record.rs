@@ -210,6 +210,7 @@ impl Recorder<'_> {
             }),
             max_frames: args.max_frames,
             events: args.events.is_some(),
+            captures: false,
             log: self.verbosity.verbose >= 2,
             loop_helper: true,
         };

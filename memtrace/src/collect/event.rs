@@ -1,10 +1,12 @@
 //! Reading records of the ring buffer.
 
 use memtrace_common::{
-    Block, BlockEvent, EVENT_ALLOCATED, EVENT_EXEC, EVENT_FREED, EVENT_LOADER, EVENT_NEW_STACK, ImageChanged,
-    MAX_FRAMES, NewStack, StackEnd,
+    Block, BlockEvent, EVENT_ALLOCATED, EVENT_CAPTURE, EVENT_EXEC, EVENT_FREED, EVENT_LOADER,
+    EVENT_NEW_STACK, ImageChanged, MAX_FRAMES, NewStack, StackEnd,
     python::{MAX_PYTHON_FRAMES, PythonEnd, PythonFrame, PythonFrames, STACK_POINTERS},
 };
+
+use super::CapturedWalk;
 
 /// What changed in a process's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub enum Event {
     },
     /// Something happened to a recorded allocation.
     Block(BlockChange),
+    /// A stack was walked; only where that was asked for.
+    Captured(CapturedWalk),
     /// The code of a watched process may be another one from here on.
     ImageChanged {
         /// The process.
@@ -73,11 +77,12 @@ pub enum Event {
 }
 
 /// A number at a byte offset of the record.
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
 }
 
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+/// The same.
+pub(super) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
 }
 
@@ -145,6 +150,7 @@ impl Event {
                     },
                 }))
             }
+            EVENT_CAPTURE => CapturedWalk::parse(bytes).map(Self::Captured),
             EVENT_EXEC => image_changed(ImageChange::Exec),
             _ => None,
         }

@@ -142,6 +142,7 @@ fn kernel_program() -> [Check; 2] {
         mode,
         max_frames: 127,
         events: false,
+        captures: false,
         log: false,
         loop_helper: true,
     };

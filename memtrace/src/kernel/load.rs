@@ -57,6 +57,9 @@ pub struct Settings {
     pub max_frames: u32,
     /// Whether every recorded allocation and free is to be sent as an [event](Kernel::take_events).
     pub events: bool,
+    /// Whether every walk of a stack is to be sent as an event, with a copy of that stack: for checking walks. At
+    /// 66 KiB each, the ring buffer should be large.
+    pub captures: bool,
     /// Whether the kernel program logs what it does (aya-log); it costs time on every sample.
     pub log: bool,
     /// Whether the kernel's helper `bpf_loop` is used, where it has it (Linux 5.17). Without it stacks are walked
@@ -109,7 +112,7 @@ impl Kernel {
             max_frames: settings.max_frames,
             loop_helper: (settings.loop_helper && has_loop_helper()).into(),
             variance_shift: sampling::variance_shift(settings.interval),
-            reserved: 0,
+            captures: settings.captures.into(),
         };
         let log_level: u8 = if settings.log { u8::MAX } else { 0 };
         // Where the number of CPUs cannot be told, more places than any machine has CPUs do no harm.

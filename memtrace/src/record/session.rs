@@ -1,7 +1,7 @@
 //! A recording while it runs.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -13,7 +13,7 @@ use super::{
     EventWriter, PythonMode, Recording, SessionError, engine::Engine, observed::Observed, pause::Pauses,
 };
 use crate::{
-    collect::{Announced, Event},
+    collect::{Announced, CapturedWalk, Event},
     kernel::{AttachMode, Counters, Kernel, LoadError},
     readable::readable,
     target::{ExitWatch, Launched, Target, TargetError},
@@ -27,6 +27,7 @@ pub struct Session {
     begun: (SystemTime, Instant),
     ended: Option<Duration>,
     events_out: Option<EventWriter>,
+    captures_out: Option<mpsc::Sender<CapturedWalk>>,
     pauses: Pauses,
     unknown_events: u64,
 }
@@ -83,6 +84,7 @@ impl Session {
             begun: (SystemTime::now(), Instant::now()),
             ended: None,
             events_out: None,
+            captures_out: None,
             pauses: Pauses::default(),
             unknown_events: 0,
         })
@@ -97,6 +99,12 @@ impl Session {
     /// events on.
     pub fn write_events(&mut self, out: EventWriter) {
         self.events_out = Some(out);
+    }
+
+    /// Has every walk of a stack sent to `out`, as it arrives. The kernel program must have been loaded with
+    /// captures on.
+    pub fn send_captures(&mut self, out: mpsc::Sender<CapturedWalk>) {
+        self.captures_out = Some(out);
     }
 
     fn open_books(&mut self) -> Result<(), SessionError> {
@@ -185,6 +193,13 @@ impl Session {
                 if let Some(out) = self.events_out.as_mut().filter(|_| change.pid == self.process.target.pid)
                 {
                     out.write(&change);
+                }
+            }
+            Some(Event::Captured(walk)) => {
+                if let Some(out) = self.captures_out.as_ref().filter(|_| walk.tgid == self.process.target.pid)
+                {
+                    // An error means that nobody wants them any more.
+                    let _ = out.send(walk);
                 }
             }
             Some(Event::ImageChanged { change, time_ns, .. }) => {

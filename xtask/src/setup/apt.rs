@@ -66,6 +66,21 @@ pub(crate) const KERNELS: &[Package] = &[
     package("binutils", "strip"),
 ];
 
+/// What `xtask unwinding` takes.
+pub(crate) const UNWINDING: &[Package] = &[
+    package("redis-server", "a program to unwind"),
+    package("redis-tools", "redis-benchmark, its load"),
+    package("nginx", "a program to unwind"),
+    package("wrk", "its load"),
+    package("postgresql", "a program to unwind, and pgbench, its load"),
+    package("util-linux", "runuser: PostgreSQL does not run as root"),
+    package("python3", "a program to unwind"),
+    package("sqlite3", "a program to unwind"),
+    package("g++", "its compiler proper, cc1plus, is a program to unwind"),
+    package("libc6-dev", "headers that it compiles"),
+    package("git", "a program to unwind"),
+];
+
 /// Where the LLVM of [`EBPF`] is.
 pub(crate) const LLVM: &str = "/usr/lib/llvm-22";
 
