@@ -2,7 +2,7 @@
 
 use memtrace_tests::fixture::{Build, FRAMES, FRAMES_CPP};
 use memtrace_tests::record::{Recorded, Recorder};
-use memtrace_tests::stacks::Frame;
+use memtrace_tests::stacks::{Frame, Stack};
 
 /// How compilers are told to build. The first four have no frame pointers, except where a shape needs one.
 const BUILDS: [Build; 6] = [
@@ -141,6 +141,18 @@ fn stacks_with_musl_are_right_and_marked() {
             );
         }
     }
+}
+
+/// The dynamic loader calls the initializers of libraries from where the process begins, of which it says nothing.
+#[test]
+fn stacks_from_before_main_are_whole() {
+    let recorded = Recorder::exact().output("out.json").launch("/bin/ls".as_ref(), &["/"]).expect_success();
+    let profile = recorded.json();
+    let outermost =
+        |stack: &Stack| stack.frames.last().map(|frame| frame.mapping.clone()).unwrap_or_default();
+    let of_loader = |stack: &&Stack| outermost(stack).contains("/ld-linux");
+    assert!(profile.stacks().0.iter().filter(of_loader).count() > 0, "libselinux's initializer allocates");
+    assert_eq!(profile.loss("stacks_incomplete"), 0);
 }
 
 /// The frame of a function that nothing describes is kept, and what is above is not guessed.

@@ -17,6 +17,11 @@ use super::sections::{Cfi, Section};
 /// begins with the instructions of one, long ones would make compiling take quadratic time.
 const MAX_CIE: usize = 512;
 
+/// How many bytes of code from a process's first instruction on are taken for its first function where nothing else is
+/// said. glibc's loader calls the initializers of libraries from within the first 48 (sysdeps/x86_64/dl-machine.h,
+/// `RTLD_START`).
+const ENTRY: u64 = 64;
+
 /// Why a file has no rows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
@@ -83,6 +88,10 @@ pub fn compile(cfi: &Cfi<'_>) -> Result<Rows, CompileError> {
     if functions.is_empty() {
         return Err(CompileError::NoCfi);
     }
+    let functions = match compiler.entry() {
+        Some(entry) => ranges::fill_gaps(functions, vec![entry]),
+        None => functions,
+    };
     Ok(compiler.finish(&functions))
 }
 
@@ -227,6 +236,16 @@ impl<'a> Compiler<'a> {
         }
         self.functions.push(Function { code, rows: first..self.rows.len() });
         Some(true)
+    }
+
+    /// Where a process begins, which has no caller. It is mostly written in assembly, and not described.
+    fn entry(&mut self) -> Option<Function> {
+        let start = self.cfi.entry?;
+        let segment = self.cfi.executable.iter().find(|range| range.contains(&start))?;
+        let code = start..(start + ENTRY).min(segment.end);
+        let rule = self.number(Rule { cfa: CfaRule::Root, ..Rule::default() });
+        self.rows.push((start, rule));
+        Some(Function { code, rows: self.rows.len() - 1..self.rows.len() })
     }
 
     fn finish(self, functions: &[Function]) -> Rows {

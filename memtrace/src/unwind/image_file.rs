@@ -8,7 +8,7 @@ use super::image::{Image, MAX_PAGES};
 
 /// To be raised with every change of the tables' form and of what is compiled into them, so that no image of
 /// an earlier memtrace is taken for one of this.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// On a machine of the other byte order it reads differently.
 const MAGIC: u64 = u64::from_ne_bytes(*b"mtunwind");

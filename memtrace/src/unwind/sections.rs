@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian};
 use object::elf::{
-    self, EM_AARCH64, EM_X86_64, FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader64,
+    self, DT_NEEDED, EM_AARCH64, EM_X86_64, FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD,
+    ProgramHeader64,
 };
-use object::read::elf::{CompressionHeader, FileHeader, ProgramHeader, SectionHeader};
+use object::read::elf::{CompressionHeader, Dyn, FileHeader, ProgramHeader, SectionHeader};
 use object::read::{CompressedData, CompressionFormat, FileKind, ReadRef};
 use object::{Architecture, LittleEndian as Little};
 
@@ -37,6 +38,9 @@ pub struct Cfi<'data> {
     pub debug_frame: Option<Section<'data>>,
     /// Where the file has code, in order: addresses in its own counting.
     pub executable: Vec<Range<u64>>,
+    /// Where a process's first instruction is, if this is a program or a dynamic loader: an address in the file's own
+    /// counting.
+    pub entry: Option<u64>,
     /// What addresses in the sections may be counted from.
     pub bases: BaseAddresses,
 }
@@ -66,6 +70,7 @@ impl<'data> Cfi<'data> {
             eh_frame: None,
             debug_frame: None,
             executable: executable(segments),
+            entry: starts_processes(segments, data).then(|| header.e_entry(endian)),
             bases: BaseAddresses::default(),
         };
         // A file without section headers (some packers make them) can still be found its way about in.
@@ -91,6 +96,16 @@ impl<'data> Cfi<'data> {
         }
         Ok(cfi)
     }
+}
+
+/// Whether a process may begin in the file. Shared libraries, too, may have an address to begin at, but nobody begins
+/// there. Programs name a loader, and loaders and static programs need no library.
+fn starts_processes<'data, R: ReadRef<'data>>(segments: &[ProgramHeader64<Little>], data: R) -> bool {
+    let needs_library = |segment: &ProgramHeader64<Little>| {
+        let entries = segment.dynamic(Little, data).ok().flatten().unwrap_or_default();
+        entries.iter().any(|entry| entry.d_tag(Little) == DT_NEEDED)
+    };
+    segments.iter().any(|segment| segment.p_type(Little) == PT_INTERP) || !segments.iter().any(needs_library)
 }
 
 /// No process has code above this address, so no file can.

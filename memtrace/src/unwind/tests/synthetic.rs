@@ -68,6 +68,7 @@ impl Builder {
             arch: Arch::of(architecture).unwrap(),
             eh_frame: Some(section),
             debug_frame: None,
+            entry: None,
             executable: vec![CODE],
             bases: BaseAddresses::default().set_eh_frame(0),
         }
