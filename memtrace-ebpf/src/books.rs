@@ -131,11 +131,9 @@ pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call
         atomic::add(&raw mut (*totals).allocated_objects, block.objects);
         atomic::add(&raw mut (*totals).allocated_bytes, block.bytes);
         atomic::add(&raw mut (*totals).samples, 1);
-        if call.threshold < sampling::CERTAIN {
-            let variance = sampling::variance(&weight, call.threshold, control::config().variance_shift);
-            atomic::add(&raw mut (*totals).objects_variance, variance.objects);
-            atomic::add(&raw mut (*totals).bytes_variance, variance.bytes);
-        }
+    }
+    if call.threshold < sampling::CERTAIN {
+        add_variance(totals, weight.objects, weight.bytes, call.threshold);
     }
     count(Counter::Sampled);
 
@@ -157,6 +155,18 @@ pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call
     diagnostics::say(|| diagnostics::recorded(pid_tgid, address, block.size, stack_id));
     if !inserted {
         untracked(pid_tgid, &block);
+    }
+}
+
+/// A function of its own, so that its variables do not add to the caller's 512 bytes of stack.
+#[inline(never)]
+fn add_variance(totals: *mut StackTotals, objects: u64, bytes: u64, threshold: u64) {
+    let shift = control::config().variance_shift;
+    let variance = sampling::variance(&sampling::Weight { objects, bytes }, threshold, shift);
+    // SAFETY: as in `freed`.
+    unsafe {
+        atomic::add(&raw mut (*totals).objects_variance, variance.objects);
+        atomic::add(&raw mut (*totals).bytes_variance, variance.bytes);
     }
 }
 

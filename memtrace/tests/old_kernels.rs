@@ -1,7 +1,7 @@
 //! What is done on kernels that are older than this machine's. Attaching takes root, so without it this does nothing.
 
 use memtrace::kernel::{AttachMode, Kernel, Limits, Settings};
-use memtrace::record::{PythonMode, Recording, Session};
+use memtrace::record::{Engine, PythonMode, Recording, Session};
 use memtrace::target::launch;
 use memtrace_common::Counter;
 
@@ -19,8 +19,9 @@ async fn record(mode: AttachMode, loop_helper: bool) -> Recording {
         loop_helper,
     };
     let kernel = Kernel::load(&settings).expect("the kernel accepts the program");
+    let engine = Engine::new(kernel).expect("prices can be measured");
     let command = launch("/bin/ls", &["/".to_owned()]).expect("the program starts");
-    let mut session = Session::launch(kernel, command, PythonMode::Off).expect("it is recorded");
+    let mut session = Session::launch(engine, command, PythonMode::Off).expect("it is recorded");
     let exit = session.exit_watch();
     loop {
         tokio::select! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use memtrace::collect::CapturedWalk;
 use memtrace::kernel::{AttachMode, Kernel, Limits, Settings};
-use memtrace::record::{PythonMode, Recording, Session};
+use memtrace::record::{Engine, PythonMode, Recording, Session};
 use memtrace::target::{Launched, Target, launch};
 use memtrace_common::{Counter, MAX_FRAMES, StackEnd};
 use tokio::time::{Instant, sleep_until};
@@ -41,11 +41,11 @@ pub(crate) async fn record(name: &str, interval: u64, load: Load) -> Result<Figu
         log: false,
         loop_helper: true,
     };
-    let kernel = Kernel::load(&settings)?;
+    let engine = Engine::new(Kernel::load(&settings)?)?;
     let session = match &load.traced {
-        Traced::Running(pid) => Session::attach(kernel, Target::open(*pid)?, PythonMode::Off),
+        Traced::Running(pid) => Session::attach(engine, Target::open(*pid)?, PythonMode::Off),
         Traced::Command(command) => {
-            Session::launch(kernel, launch(&command[0], &command[1..])?, PythonMode::Off)
+            Session::launch(engine, launch(&command[0], &command[1..])?, PythonMode::Off)
         }
     };
     let (recording, oracle) = follow(session?).await?;

@@ -7,7 +7,7 @@ use memtrace::{
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
-    record::{self, EventWriter, PythonMode, Session},
+    record::{self, Engine, EventWriter, PythonMode, Session},
     report::{SummaryOptions, summary},
     symbolize::{Names, Symbolizer},
     target::{Launched, Target, launch, shell_status},
@@ -214,9 +214,11 @@ impl Recorder<'_> {
             log: self.verbosity.verbose >= 2,
             loop_helper: true,
         };
-        let mut kernel = Kernel::load(&settings)?;
+        let mut engine = Engine::new(Kernel::load(&settings)?)?;
         let log = match settings.log {
-            true => Some(KernelLog::forward(kernel.ebpf()).context("cannot read the kernel program's log")?),
+            true => Some(
+                KernelLog::forward(engine.kernel().ebpf()).context("cannot read the kernel program's log")?,
+            ),
             false => None,
         };
         let events = match &args.events {
@@ -230,8 +232,8 @@ impl Recorder<'_> {
             None => None,
         };
         let mut session = match target {
-            Some(target) => Session::attach(kernel, target, args.python)?,
-            None => Session::launch(kernel, launch(&args.command[0], &args.command[1..])?, args.python)?,
+            Some(target) => Session::attach(engine, target, args.python)?,
+            None => Session::launch(engine, launch(&args.command[0], &args.command[1..])?, args.python)?,
         };
         if let Some(file) = events {
             let events = EventWriter::start(file, args.sample_interval);

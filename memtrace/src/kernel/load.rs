@@ -185,6 +185,8 @@ impl Kernel {
     fn reset(&mut self) -> Result<(), LoadError> {
         self.set_interval(self.interval)?;
         self.forget_live(std::process::id(), u64::MAX)?;
+        // Nor is that a part of the books.
+        self.forgotten = Forgotten::default();
         let mut stacks: HashMap<&mut MapData, u64, StackTotals> = self.map_mut("STACKS")?;
         for stack_id in stacks.keys().collect::<Result<Vec<_>, _>>()? {
             stacks.remove(&stack_id)?;

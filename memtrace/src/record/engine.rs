@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The kernel program, and what is known of files, which processes share.
-pub(super) struct Engine {
+pub struct Engine {
     pub(super) kernel: Kernel,
     pub(super) unwinder: Unwinder,
     pub(super) modules: Arc<Modules>,
@@ -17,7 +17,10 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Measures what probes cost on this machine, too.
-    pub(super) fn new(mut kernel: Kernel) -> Result<Self, LoadError> {
+    ///
+    /// # Errors
+    /// When the kernel refuses a probe, a read or a write.
+    pub fn new(mut kernel: Kernel) -> Result<Self, LoadError> {
         let mut unwinder = Unwinder::new(kernel.unwind_maps()?, unwind::DEFAULT_LIMIT, open_cache());
         let modules = Modules::new();
         let own = std::process::id();
@@ -31,6 +34,11 @@ impl Engine {
         kernel.measure_prices()?;
         unwinder.forget(own);
         Ok(Self { kernel, unwinder, modules })
+    }
+
+    /// For the kernel program's log. What the measurement of prices has logged is to be left out of it.
+    pub fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
     }
 }
 

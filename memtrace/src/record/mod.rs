@@ -16,6 +16,7 @@ mod session;
 mod stacks;
 
 pub use cost::probe_time;
+pub use engine::Engine;
 pub use error::SessionError;
 pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};
 pub use heap::{Recording, profile};

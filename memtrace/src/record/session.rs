@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     collect::{Announced, CapturedWalk, Event},
-    kernel::{AttachMode, Counters, Kernel, LoadError},
+    kernel::{AttachMode, Counters, LoadError},
     readable::readable,
     target::{ExitWatch, Launched, Target, TargetError},
 };
@@ -37,12 +37,12 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`]. Nothing stays behind.
-    pub fn attach(kernel: Kernel, target: Target, python: PythonMode) -> Result<Self, SessionError> {
+    pub fn attach(engine: Engine, target: Target, python: PythonMode) -> Result<Self, SessionError> {
         let pid = target.pid;
-        if target.has_lost_main_thread() && kernel.mode() != AttachMode::Perf {
+        if target.has_lost_main_thread() && engine.kernel.mode() != AttachMode::Perf {
             return Err(TargetError::MainThreadEnded(pid).into());
         }
-        let mut session = Self::new(kernel, target, None, python)?;
+        let mut session = Self::new(engine, target, None, python)?;
         let (engine, process) = (&mut session.engine, &mut session.process);
         process.probe_new_code(engine).map_err(|error| process.explain(error))?;
         if !process.discovery.can_allocate() {
@@ -57,10 +57,10 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn launch(mut kernel: Kernel, launched: Launched, python: PythonMode) -> Result<Self, SessionError> {
-        kernel.watch(launched.pid, true)?;
+    pub fn launch(mut engine: Engine, launched: Launched, python: PythonMode) -> Result<Self, SessionError> {
+        engine.kernel.watch(launched.pid, true)?;
         let target = Target::open(launched.pid)?;
-        let mut session = Self::new(kernel, target, Some(launched), python)?;
+        let mut session = Self::new(engine, target, Some(launched), python)?;
         session.open_books()?;
         if let Some(launched) = &mut session.process.launched {
             launched.release();
@@ -69,14 +69,14 @@ impl Session {
     }
 
     fn new(
-        mut kernel: Kernel,
+        mut engine: Engine,
         target: Target,
         launched: Option<Launched>,
         python: PythonMode,
     ) -> Result<Self, SessionError> {
         let pid = target.pid;
-        let events = readable(kernel.take_events()?).map_err(|error| SessionError::Watch(pid, error))?;
-        let engine = Engine::new(kernel)?;
+        let events =
+            readable(engine.kernel.take_events()?).map_err(|error| SessionError::Watch(pid, error))?;
         Ok(Self {
             process: Observed::open(&engine, target, launched, python)?,
             engine,
