@@ -57,7 +57,9 @@ fn insert(key: &LiveKey, block: &Block, flags: u32) -> bool {
 
 /// Takes the block at `address` off the live table, into `block`. Where there is none, or another
 /// thread was faster, `block` stays empty. Totals stay as they are.
-#[inline(always)]
+///
+/// A function of its own, so that its variables do not add to the caller's 512 bytes of stack.
+#[inline(never)]
 pub(crate) fn take_out(pid_tgid: u64, address: u64, block: &mut Block) {
     let key = key(pid_tgid, address);
     // SAFETY: the value is copied at once; a block is changed only by whoever owns the memory.
@@ -176,6 +178,15 @@ pub(crate) fn totals_of(stack_id: u64, pid_tgid: u64) -> Option<*mut StackTotals
     if let Some(totals) = STACKS.get_ptr_mut(&stack_id) {
         return Some(totals);
     }
+    // Another CPU may have been faster, which is as good; so the result is the look-up's.
+    insert_empty(stack_id, task::tgid(pid_tgid));
+    STACKS.get_ptr_mut(&stack_id)
+}
+
+/// Makes the totals of a stack, unless they are there. A function of its own, so that its variables do not add to
+/// the caller's 512 bytes of stack.
+#[inline(never)]
+fn insert_empty(stack_id: u64, tgid: u32) {
     let empty = StackTotals {
         allocated_objects: 0,
         allocated_bytes: 0,
@@ -187,10 +198,8 @@ pub(crate) fn totals_of(stack_id: u64, pid_tgid: u64) -> Option<*mut StackTotals
         bytes_variance: 0,
         samples: 0,
         freed_samples: 0,
-        tgid: task::tgid(pid_tgid),
+        tgid,
         announced: 0,
     };
-    // Another CPU may have been faster, which is as good; so the result is the look-up's.
     let _ = STACKS.insert(&stack_id, &empty, BPF_NOEXIST.into());
-    STACKS.get_ptr_mut(&stack_id)
 }

@@ -6,12 +6,17 @@ use memtrace_common::{CAPTURE_PAGE, CAPTURE_PAGES, Capture, Counter, EVENT_CAPTU
 
 use crate::{arch::Registers, control, counters::count, events::EVENTS};
 
-/// Sends what a walk from `at` has found, and a copy of the stack as it was.
+/// Sends what a walk from `at` has found, and a copy of the stack as it was, where that was asked for.
 #[inline(always)]
 pub(crate) fn send(at: &Registers, found: &NewStack) {
-    if control::config().captures == 0 {
-        return;
+    if control::config().captures != 0 {
+        send_copy(at, found);
     }
+}
+
+/// A function of its own, so that its variables do not add to the caller's 512 bytes of stack.
+#[inline(never)]
+fn send_copy(at: &Registers, found: &NewStack) {
     // In its place at once: no other memory of the program has room for it.
     let Some(mut place) = EVENTS.reserve::<Capture>(0) else {
         count(Counter::CapturesLost);

@@ -42,9 +42,14 @@ pub(crate) fn send(stack: &NewStack) -> bool {
 /// Tells userspace what happened to a recorded allocation, if it wants to know.
 #[inline(always)]
 pub(crate) fn block(kind: u32, pid_tgid: u64, address: u64, block: &Block) {
-    if control::config().events == 0 {
-        return;
+    if control::config().events != 0 {
+        send_block(kind, pid_tgid, address, block);
     }
+}
+
+/// A function of its own, so that its variables do not add to the caller's 512 bytes of stack.
+#[inline(never)]
+fn send_block(kind: u32, pid_tgid: u64, address: u64, block: &Block) {
     let event = BlockEvent {
         kind,
         tgid: task::tgid(pid_tgid),
