@@ -21,6 +21,7 @@ mod source_digest;
 #[cfg(test)]
 mod source_digest_tests;
 mod test;
+mod tests_run;
 mod unwinding;
 
 use std::process::ExitCode;

@@ -1,23 +1,28 @@
 //! The real `/proc`.
 
 use std::{
+    io::{Read, Write},
     net::{TcpListener, UdpSocket},
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use regex::Regex;
 
 use super::super::{Criteria, Selection};
-use crate::target::Target;
 
 /// A process that waits; killed when dropped.
 struct Sleeper(Child);
 
 impl Sleeper {
-    /// One that waits for its standard input to end.
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    /// A `cat` that waits for its standard input to end, and has copied a byte: a process that is still executing its
+    /// program has the new name before it has the new arguments.
+    fn start(cat: &mut Command) -> Self {
+        let mut child = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        Self(child)
     }
 }
 
@@ -45,9 +50,20 @@ fn a_child_that_was_given_a_listener() {
     for (port, socket) in sockets {
         let criteria = Criteria { port: Some(port), ..Criteria::default() };
         let child = Sleeper(Command::new("sleep").arg("1000").stdin(socket).spawn().unwrap());
-        // A child of another test has the socket, too, until it executes its program.
-        let pids = pids(criteria);
-        assert!(pids.contains(&child.0.id()) && !pids.contains(&std::process::id()), "{pids:?}");
+        // Children of other tests have the socket, too, and this one cannot be seen, until they execute their programs.
+        let selection = Selection::new(criteria);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let found = selection.processes();
+            let pids: Vec<u32> =
+                found.iter().flat_map(|found| &found.selected).map(|process| process.pid).collect();
+            assert!(!pids.contains(&std::process::id()), "{pids:?}");
+            if pids.contains(&child.0.id()) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{found:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -61,10 +77,6 @@ fn a_process_of_another_name_than_its_file() {
     // The name in the kernel is cut; the first argument is not.
     let name = Some(Regex::new("renamed-program$").unwrap());
     let criteria = Criteria { name, ..Criteria::default() };
-    // The child may not have executed the program yet.
-    while Target::open(pid).unwrap().comm != "memtrace-rename" {
-        std::thread::yield_now();
-    }
     assert_eq!(pids(criteria.clone()), [pid]);
     let selection = Selection::new(criteria);
     assert_eq!(selection.matches(pid).unwrap().labels.comm, "memtrace-rename");
