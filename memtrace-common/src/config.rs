@@ -26,6 +26,11 @@ pub struct Config {
     pub variance_shift: u32,
     /// 1 where every walk of a stack is sent to userspace with a copy of that stack ([`Capture`](crate::Capture)).
     pub captures: u32,
+    /// Offset of the field `tgid` in the kernel's `struct task_struct`, in bytes; 0 where it is not known, so that
+    /// no children are followed.
+    pub tgid_offset: u32,
+    /// 1 where userspace wants to know of every process that executes a program.
+    pub appearances: u32,
 }
 
 #[cfg(feature = "user")]
@@ -38,6 +43,6 @@ mod tests {
 
     #[test]
     fn has_the_size_both_sides_expect() {
-        assert_eq!(size_of::<Config>(), 48);
+        assert_eq!(size_of::<Config>(), 56);
     }
 }

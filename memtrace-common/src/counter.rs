@@ -90,7 +90,7 @@ counters! {
     WalksTooDeep,
     /// The address that `posix_memalign` stored could not be read: an allocation was not recorded.
     ResultUnreadable,
-    /// Processes that a watched process has created.
+    /// Processes that a watched process has created and that are not watched.
     Children,
     /// The frames of the Python interpreter could not be read to their end.
     PythonUnreadable,

@@ -9,6 +9,11 @@ pub const EVENT_LOADER: u32 = 2;
 /// Kind of [`ImageChanged`]: a new program.
 pub const EVENT_EXEC: u32 = 3;
 
+/// Kind of [`ImageChanged`]: a process that a watched one has created runs for the first time, and is watched, too.
+pub const EVENT_FORK: u32 = 7;
+/// Kind of [`ImageChanged`]: a process that is not watched has executed a new program.
+pub const EVENT_APPEARED: u32 = 8;
+
 /// Kind of [`BlockEvent`]: an allocation was recorded.
 pub const EVENT_ALLOCATED: u32 = 4;
 /// Kind of [`BlockEvent`]: a recorded allocation was freed.
@@ -56,24 +61,45 @@ pub struct NewStack {
     pub python: PythonFrames,
 }
 
-/// A watched process has executed a new program ([`EVENT_EXEC`]), or its dynamic loader has changed, or is
-/// about to change, the list of loaded objects ([`EVENT_LOADER`]).
+/// A process's code is, or may be, another one from here on. A watched process has executed a new program
+/// ([`EVENT_EXEC`]), or its dynamic loader has changed, or is about to change, the list of loaded objects
+/// ([`EVENT_LOADER`]); or there is a new process ([`EVENT_FORK`], [`EVENT_APPEARED`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ImageChanged {
-    /// [`EVENT_EXEC`] or [`EVENT_LOADER`].
+    /// Which of these.
     pub kind: u32,
     /// The process, as memtrace's PID namespace numbers it.
     pub tgid: u32,
     /// When: nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
+    /// Of [`EVENT_FORK`]: the process that has created it. Otherwise 0.
+    pub parent: u32,
+    /// Always 0: the record has no hidden padding.
+    pub reserved: u32,
 }
 
-/// Value of the table of watched processes: send events.
-pub const WATCH: u32 = 0;
-/// Value of the table of watched processes: send events and stop the process (`SIGSTOP`) until it is let
-/// go on. Only for processes that memtrace has started itself.
-pub const WATCH_AND_STOP: u32 = 1;
+/// Bit in the table of watched processes: a process is stopped (`SIGSTOP`) with each event until it is let go on.
+/// Only for processes that memtrace has started, and their descendants.
+pub const WATCH_STOP: u32 = 1;
+/// Bit in the table of watched processes: the processes that it creates are watched, too.
+pub const WATCH_CHILDREN: u32 = 2;
+
+/// A process that a watched one has created, and that has not run yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Newborn {
+    /// When it was created: nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// The process that has created it, as memtrace's PID namespace numbers it.
+    pub parent: u32,
+    /// How that one is watched: its bits in the table of watched processes.
+    pub watch: u32,
+    /// 1 where it shares its creator's memory until it executes a program (vfork(2), posix_spawn(3)).
+    pub shares_memory: u32,
+    /// Always 0: the record has no hidden padding.
+    pub reserved: u32,
+}
 
 #[cfg(test)]
 mod tests {
@@ -82,7 +108,8 @@ mod tests {
     #[test]
     fn records_have_the_size_both_sides_expect() {
         assert_eq!(size_of::<NewStack>(), 24 + MAX_FRAMES * 8 + size_of::<PythonFrames>());
-        assert_eq!(size_of::<ImageChanged>(), 16);
+        assert_eq!(size_of::<ImageChanged>(), 24);
+        assert_eq!(size_of::<Newborn>(), 24);
         assert_eq!(size_of::<BlockEvent>(), 32 + size_of::<Block>());
     }
 }

@@ -21,8 +21,8 @@ pub use capture::{CAPTURE_PAGE, CAPTURE_PAGES, Capture, EVENT_CAPTURE};
 pub use config::Config;
 pub use counter::Counter;
 pub use event::{
-    BlockEvent, EVENT_ALLOCATED, EVENT_EXEC, EVENT_FREED, EVENT_LOADER, EVENT_NEW_STACK, ImageChanged,
-    NewStack, WATCH, WATCH_AND_STOP,
+    BlockEvent, EVENT_ALLOCATED, EVENT_APPEARED, EVENT_EXEC, EVENT_FORK, EVENT_FREED, EVENT_LOADER,
+    EVENT_NEW_STACK, ImageChanged, NewStack, Newborn, WATCH_CHILDREN, WATCH_STOP,
 };
 pub use function::{FunctionKind, Probe};
 pub use live::{

@@ -14,6 +14,8 @@ static CONFIG: Global<Config> = Global::new(Config {
     loop_helper: 0,
     variance_shift: 0,
     captures: 0,
+    tgid_offset: 0,
+    appearances: 0,
 });
 
 /// One slot: 1 while the books are open. All probes are in place before it is set and taken down after

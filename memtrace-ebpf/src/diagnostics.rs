@@ -13,7 +13,7 @@ use aya_log_ebpf::{
     debug,
     macro_support::{Level, level_enabled},
 };
-use memtrace_common::{Counter, EVENT_EXEC};
+use memtrace_common::{Counter, EVENT_FORK, EVENT_LOADER};
 
 use crate::task;
 
@@ -77,9 +77,9 @@ pub(crate) fn no_room(pid_tgid: u64, what: Counter) {
 /// The code of a watched process may be another one from here on.
 #[inline(never)]
 pub(crate) fn image_changed(tgid: u32, kind: u32) {
-    if kind == EVENT_EXEC {
-        debug!(CONTEXT, "{} has executed a program", tgid);
-    } else {
-        debug!(CONTEXT, "{} loads or unloads libraries", tgid);
+    match kind {
+        EVENT_LOADER => debug!(CONTEXT, "{} loads or unloads libraries", tgid),
+        EVENT_FORK => debug!(CONTEXT, "{} is a new process", tgid),
+        _ => debug!(CONTEXT, "{} has executed a program", tgid),
     }
 }

@@ -5,9 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, RingBuf},
 };
-use memtrace_common::{
-    Block, BlockEvent, Counter, ImageChanged, NewStack, WATCH_AND_STOP, python::PythonEnd,
-};
+use memtrace_common::{Block, BlockEvent, Counter, ImageChanged, NewStack, WATCH_STOP, python::PythonEnd};
 
 use crate::{control, counters::count, diagnostics, task};
 
@@ -15,16 +13,14 @@ use crate::{control, counters::count, diagnostics, task};
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// Processes of which userspace wants to know when their program or list of libraries changes, and
-/// whether they are to stop then ([`WATCH_AND_STOP`]).
+/// Processes of which userspace wants to know when their program or list of libraries changes, and what else is to be
+/// done then ([`WATCH_STOP`], [`WATCH_CHILDREN`](memtrace_common::WATCH_CHILDREN)).
 #[map]
-static WATCHED: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+pub(crate) static WATCHED: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 
 /// `SIGSTOP` on every architecture that memtrace knows (asm-generic/signal.h).
 const SIGSTOP: u32 = 19;
 
-/// A new task is a thread of its creator's process (include/uapi/linux/sched.h).
-const CLONE_THREAD: u64 = 0x10000;
 /// A stack without its Python part: most have none, and it takes more than half of the room.
 type NativeStack = [u8; core::mem::offset_of!(NewStack, python)];
 
@@ -67,15 +63,22 @@ fn send_block(kind: u32, pid_tgid: u64, address: u64, block: &Block) {
 }
 
 /// Tells userspace that this process may have other code from here on, and has it wait if memtrace has
-/// started it.
+/// started it. Says whether it is watched.
 #[inline(always)]
-pub(crate) fn image_changed(kind: u32) {
+pub(crate) fn image_changed(kind: u32) -> bool {
     let tgid = task::tgid(task::pid_tgid());
     // SAFETY: the value is copied at once.
-    let Some(watch) = (unsafe { WATCHED.get(&tgid) }).copied() else { return };
-    diagnostics::say(|| diagnostics::image_changed(tgid, kind));
+    let Some(watch) = (unsafe { WATCHED.get(&tgid) }).copied() else { return false };
     // SAFETY: the helper takes nothing and returns a number.
-    let event = ImageChanged { kind, tgid, time_ns: unsafe { bpf_ktime_get_ns() } };
+    send_image_changed(kind, tgid, 0, unsafe { bpf_ktime_get_ns() }, watch);
+    true
+}
+
+/// Tells userspace of a process's code, and stops the process if `watch` says so.
+#[inline(never)]
+pub(crate) fn send_image_changed(kind: u32, tgid: u32, parent: u32, time_ns: u64, watch: u32) {
+    diagnostics::say(|| diagnostics::image_changed(tgid, kind));
+    let event = ImageChanged { kind, tgid, time_ns, parent, reserved: 0 };
     let Some(mut place) = EVENTS.reserve::<ImageChanged>(0) else {
         // The process must not wait for an answer that nobody will give.
         count(Counter::ImageChangesLost);
@@ -83,23 +86,11 @@ pub(crate) fn image_changed(kind: u32) {
         return;
     };
     place.write(event);
-    if watch == WATCH_AND_STOP {
+    // When the books are closed for good, nobody may be there to let it go on.
+    if watch & WATCH_STOP != 0 && control::running() {
         // Sent before userspace can know: its SIGCONT takes back a stop that has not taken place yet.
         // SAFETY: the helper takes a signal number.
         unsafe { bpf_send_signal(SIGSTOP) };
     }
     place.submit(0);
-}
-
-/// Counts a new process of one that is watched. The tracepoint is that of new threads, too.
-#[inline(always)]
-pub(crate) fn task_created(clone_flags: u64) {
-    if clone_flags & CLONE_THREAD != 0 {
-        return;
-    }
-    let tgid = task::tgid(task::pid_tgid());
-    // SAFETY: only whether there is a value is asked.
-    if unsafe { WATCHED.get(&tgid) }.is_some() {
-        count(Counter::Children);
-    }
 }

@@ -27,6 +27,7 @@ mod free;
 mod in_flight;
 mod known_rules;
 mod nested;
+mod newborn;
 mod python;
 mod returned;
 mod sample;
@@ -107,15 +108,24 @@ pub fn loader_changed(_ctx: ProbeContext) -> u32 {
 pub fn process_exec(_ctx: BtfTracePointContext) -> u32 {
     // The thread that has executed it takes over the main thread's id, and with it what that one was doing.
     nested::leave(task::pid_tgid());
-    events::image_changed(EVENT_EXEC);
+    if !events::image_changed(EVENT_EXEC) {
+        newborn::exec();
+    }
     0
 }
 
 /// A process or thread has been created (`trace_task_newtask`, kernel/fork.c), by the current one.
 #[btf_tracepoint(function = "task_newtask")]
 pub fn task_created(ctx: BtfTracePointContext) -> u32 {
-    // The second argument is `u64 clone_flags` (include/trace/events/task.h).
-    events::task_created(ctx.arg(1));
+    // The arguments are `struct task_struct *task, u64 clone_flags` (include/trace/events/task.h).
+    newborn::created(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// Code in user space has caused a page fault (`trace_page_fault_user`, arch/x86/mm/fault.c).
+#[btf_tracepoint(function = "page_fault_user")]
+pub fn page_fault(_ctx: BtfTracePointContext) -> u32 {
+    newborn::fault();
     0
 }
 

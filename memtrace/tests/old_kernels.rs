@@ -1,7 +1,7 @@
 //! What is done on kernels that are older than this machine's. Attaching takes root, so without it this does nothing.
 
-use memtrace::kernel::{AttachMode, Kernel, Limits, Settings};
-use memtrace::record::{Engine, PythonMode, Recording, Session};
+use memtrace::kernel::{AttachMode, Kernel, Limits, Newcomers, Settings};
+use memtrace::record::{Engine, Follow, Options, PythonMode, Recording, Session};
 use memtrace::target::launch;
 use memtrace_common::Counter;
 
@@ -16,19 +16,16 @@ async fn record(mode: AttachMode, loop_helper: bool) -> Recording {
         events: false,
         captures: false,
         log: false,
+        newcomers: Newcomers::default(),
         loop_helper,
     };
     let kernel = Kernel::load(&settings).expect("the kernel accepts the program");
     let engine = Engine::new(kernel).expect("prices can be measured");
     let command = launch("/bin/ls", &["/".to_owned()]).expect("the program starts");
-    let mut session = Session::launch(engine, command, PythonMode::Off).expect("it is recorded");
-    let exit = session.exit_watch();
-    loop {
-        tokio::select! {
-            biased;
-            () = exit.ended() => break,
-            result = session.process_events() => result.expect("the kernel's events can be read"),
-        }
+    let options = Options { python: PythonMode::Off, follow: Follow::Nobody };
+    let mut session = Session::launch(engine, command, options).expect("it is recorded");
+    while !session.is_over() {
+        session.process_events().await.expect("the kernel's events can be read");
     }
     session.process_pending().expect("the kernel's events can be read");
     let (recording, launched) = session.finish().expect("the books can be read");

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use memtrace::collect::CapturedWalk;
-use memtrace::kernel::{AttachMode, Kernel, Limits, Settings};
-use memtrace::record::{Engine, PythonMode, Recording, Session};
-use memtrace::target::{Launched, Target, launch};
+use memtrace::kernel::{AttachMode, Kernel, Limits, Newcomers, Settings};
+use memtrace::record::{Engine, Follow, Options, PythonMode, Recording, Session};
+use memtrace::target::{Labels, Launched, Target, launch};
 use memtrace_common::{Counter, MAX_FRAMES, StackEnd};
 use tokio::time::{Instant, sleep_until};
 
@@ -39,14 +39,16 @@ pub(crate) async fn record(name: &str, interval: u64, load: Load) -> Result<Figu
         events: false,
         captures: true,
         log: false,
+        newcomers: Newcomers::default(),
         loop_helper: true,
     };
     let engine = Engine::new(Kernel::load(&settings)?)?;
+    let options = Options { python: PythonMode::Off, follow: Follow::Nobody };
     let session = match &load.traced {
-        Traced::Running(pid) => Session::attach(engine, Target::open(*pid)?, PythonMode::Off),
-        Traced::Command(command) => {
-            Session::launch(engine, launch(&command[0], &command[1..])?, PythonMode::Off)
+        Traced::Running(pid) => {
+            Session::attach(engine, vec![(Target::open(*pid)?, Labels::default())], options)
         }
+        Traced::Command(command) => Session::launch(engine, launch(&command[0], &command[1..])?, options),
     };
     let (recording, oracle) = follow(session?).await?;
     let (counters, tables) = (&recording.counters, &recording.unwind);
@@ -55,7 +57,7 @@ pub(crate) async fn record(name: &str, interval: u64, load: Load) -> Result<Figu
         name: name.to_owned(),
         ends: ends.collect(),
         time: recording.duration,
-        stacks: recording.stacks.len(),
+        stacks: recording.processes.iter().map(|process| process.stacks.len()).sum(),
         frames: oracle.frames,
         deepest: oracle.deepest,
         tables: (tables.tables, tables.bytes, tables.time),
@@ -70,12 +72,10 @@ async fn follow(mut session: Session) -> Result<(Recording, Oracle)> {
     session.send_captures(sender);
     let mut oracle = Oracle::default();
     let deadline = Instant::now() + TIME;
-    while oracle.verdicts.compared() < ENOUGH {
-        let exited = session.exit_watch();
+    while oracle.verdicts.compared() < ENOUGH && !session.is_over() {
         tokio::select! {
             biased;
             () = sleep_until(deadline) => break,
-            () = exited.ended() => break,
             result = session.process_events() => result?,
         }
         oracle.take(&walks)?;

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use aya::programs::uprobe::UProbeLink;
 
 /// A held probe, or many in one.
+#[derive(Debug)]
 pub(super) enum Link {
     /// One probe as a perf event.
     Perf(#[expect(dead_code, reason = "held for its drop")] UProbeLink),

@@ -73,7 +73,7 @@ pub enum AttachError {
 }
 
 /// The probes that are set. Dropping them takes them off.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Probes {
     links: Vec<Link>,
     /// By file and offset in it: what is set there stays set when the process executes another program
@@ -156,19 +156,19 @@ impl Probes {
         Ok(())
     }
 
-    /// Sets a probe of the program `program` on one function, unless there is one already.
+    /// Sets a probe for a leg on one function, unless there is one already.
     ///
     /// # Errors
     /// When the kernel refuses it.
     pub fn attach_once(
         &mut self,
         kernel: &mut Kernel,
-        program: &'static str,
+        leg: Leg,
         pid: u32,
         found: &Discovered,
     ) -> Result<(), AttachError> {
         if !self.places.contains(&found.place()) {
-            self.set(kernel, program, pid, found)?;
+            self.set_all(kernel, leg, pid, std::slice::from_ref(found))?;
             self.keep(found);
         }
         Ok(())
@@ -204,9 +204,13 @@ impl Probes {
         Ok(())
     }
 
-    /// Takes all probes off.
+    /// Takes all probes off. Waits for it.
     pub fn detach(self) {
         links::close(self.links);
+    }
+
+    pub(super) fn into_links(self) -> Vec<Link> {
+        self.links
     }
 }
 

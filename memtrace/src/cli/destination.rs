@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tempfile::NamedTempFile;
 
 /// An output that is open for writing.
@@ -48,21 +48,25 @@ impl Destination {
         }
     }
 
-    /// Opens an output of this name in the current directory, or with a number in it if there is one
-    /// already: `memtrace.redis.17.pb.gz`, `memtrace.redis.17.1.pb.gz`, ...
+    /// Opens an output of this name, or with a number in it if there is one already: `memtrace.redis.17.pb.gz`, `memtrace.redis.17.1.pb.gz`, ...
     ///
     /// # Errors
-    /// When nothing can be written in the current directory.
-    pub(super) fn unused(stem: &str, ending: &str) -> Result<Self> {
-        let candidates = std::iter::once(format!("{stem}{ending}"))
-            .chain((1..=9999).map(|number| format!("{stem}.{number}{ending}")));
-        for name in candidates {
-            let path = PathBuf::from(name);
+    /// When nothing can be written there.
+    pub(super) fn unused(stem: &Path, ending: &str) -> Result<Self> {
+        for path in candidates(stem, ending) {
             if std::fs::symlink_metadata(&path).is_err() {
                 return Self::file(path);
             }
         }
-        bail!("there are ten thousand files {stem}.N{ending} here: remove some, or name another with -o")
+        Err(too_many(stem, ending))
+    }
+
+    /// Where the profiles of single processes go: `heap.processes` beside `heap.pb.gz`. None where there is no place
+    /// beside it.
+    pub(super) fn directory_beside(&self, ending: &str) -> Option<PathBuf> {
+        let Self::File { path, .. } = self else { return None };
+        let name = path.file_name()?.to_string_lossy();
+        Some(path.with_file_name(format!("{}.processes", name.strip_suffix(ending).unwrap_or(&name))))
     }
 
     fn file(path: PathBuf) -> Result<Self> {
@@ -110,6 +114,37 @@ impl Destination {
         }
         Ok(false)
     }
+}
+
+/// Creates a directory of this name, or with a number in it if there is one already.
+///
+/// # Errors
+/// When none can be created.
+pub(super) fn create_unused(directory: &Path) -> Result<PathBuf> {
+    for path in candidates(directory, "") {
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| cannot_write(&path)),
+        }
+    }
+    Err(too_many(directory, ""))
+}
+
+/// The names that are tried, one after another.
+fn candidates(stem: &Path, ending: &str) -> impl Iterator<Item = PathBuf> {
+    let name = move |middle: String| {
+        let mut name = stem.as_os_str().to_owned();
+        name.push(middle);
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    std::iter::once(String::new()).chain((1..=9999).map(|number| format!(".{number}"))).map(name)
+}
+
+fn too_many(stem: &Path, ending: &str) -> anyhow::Error {
+    let stem = stem.display();
+    anyhow!("there are ten thousand files {stem}.N{ending}: remove some, or name another with -o")
 }
 
 fn cannot_write(path: &Path) -> String {

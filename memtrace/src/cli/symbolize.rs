@@ -103,7 +103,7 @@ impl Args {
                 let name = self.file.to_string_lossy();
                 let stem =
                     [".pb.gz", ".pprof", ".prof", ".gz", ".pb"].iter().find_map(|end| name.strip_suffix(end));
-                Destination::unused(&format!("{}.symbolized", stem.unwrap_or(&name)), ".pb.gz")
+                Destination::unused(Path::new(&format!("{}.symbolized", stem.unwrap_or(&name))), ".pb.gz")
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Reading records of the ring buffer.
 
 use memtrace_common::{
-    Block, BlockEvent, EVENT_ALLOCATED, EVENT_CAPTURE, EVENT_EXEC, EVENT_FREED, EVENT_LOADER,
-    EVENT_NEW_STACK, ImageChanged, MAX_FRAMES, NewStack, StackEnd,
+    Block, BlockEvent, EVENT_ALLOCATED, EVENT_APPEARED, EVENT_CAPTURE, EVENT_EXEC, EVENT_FORK, EVENT_FREED,
+    EVENT_LOADER, EVENT_NEW_STACK, ImageChanged, MAX_FRAMES, NewStack, StackEnd,
     python::{MAX_PYTHON_FRAMES, PythonEnd, PythonFrame, PythonFrames, STACK_POINTERS},
 };
 
@@ -65,6 +65,15 @@ pub enum Event {
     Block(BlockChange),
     /// A stack was walked; only where that was asked for.
     Captured(CapturedWalk),
+    /// There is a process that was not watched before.
+    Newcomer {
+        /// The process.
+        tgid: u32,
+        /// The watched process that has created it; none where it has executed a program and is not watched yet.
+        parent: Option<u32>,
+        /// When it was created, or has executed the program: nanoseconds of `CLOCK_MONOTONIC`.
+        time_ns: u64,
+    },
     /// The code of a watched process may be another one from here on.
     ImageChanged {
         /// The process.
@@ -118,6 +127,10 @@ impl Event {
             let time_ns = u64_at(bytes, std::mem::offset_of!(ImageChanged, time_ns))?;
             Some(Self::ImageChanged { tgid, change, time_ns })
         };
+        let newcomer = |parent| {
+            let time_ns = u64_at(bytes, std::mem::offset_of!(ImageChanged, time_ns))?;
+            Some(Self::Newcomer { tgid, parent, time_ns })
+        };
         match u32_at(bytes, 0)? {
             EVENT_NEW_STACK => {
                 let stack_id = u64_at(bytes, std::mem::offset_of!(NewStack, stack_id))?;
@@ -152,6 +165,8 @@ impl Event {
             }
             EVENT_CAPTURE => CapturedWalk::parse(bytes).map(Self::Captured),
             EVENT_EXEC => image_changed(ImageChange::Exec),
+            EVENT_FORK => newcomer(Some(u32_at(bytes, std::mem::offset_of!(ImageChanged, parent))?)),
+            EVENT_APPEARED => newcomer(None),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use super::{
     kernel, privileges,
     trial::{self, Kind, TrialError},
 };
-use crate::kernel::{AttachMode, Kernel, Limits, LoadError, Settings, sys};
+use crate::kernel::{AttachMode, Kernel, Limits, LoadError, Newcomers, Settings, Watch, sys};
 
 /// Where the kernel numbers the kinds of perf events (Documentation/ABI/testing/sysfs-bus-event_source-devices-*).
 const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe/type";
@@ -144,6 +144,7 @@ fn kernel_program() -> [Check; 2] {
         events: false,
         captures: false,
         log: false,
+        newcomers: Newcomers::default(),
         loop_helper: true,
     };
     let untried = "cannot be tried without the kernel program";
@@ -164,7 +165,7 @@ fn kernel_program() -> [Check; 2] {
             return [program.failed(&error, |errno| remedy(errno, REPORT)), tracepoint.unknown(untried)];
         }
     };
-    let tracepoint = match kernel.watch(std::process::id(), false) {
+    let tracepoint = match kernel.watch(std::process::id(), Watch::default()) {
         Ok(()) => tracepoint.ok("sched_process_exec attached"),
         Err(error) => tracepoint.failed(&error, |errno| remedy(errno, REPORT)),
     };

@@ -44,6 +44,12 @@ impl Forgotten {
         self.sampled_calls
     }
 
+    /// The same as [`add_to`](Self::add_to), for a stack that is itself taken off the books.
+    pub(super) fn take_to(&mut self, stack_id: u64, totals: &mut StackTotals) {
+        self.add_to(stack_id, totals);
+        self.by_stack.remove(&stack_id);
+    }
+
     /// Adds the sums to the totals that the kernel program keeps.
     pub(super) fn add_to(&self, stack_id: u64, totals: &mut StackTotals) {
         if let Some(freed) = self.by_stack.get(&stack_id) {

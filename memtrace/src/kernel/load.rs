@@ -12,15 +12,19 @@ use aya::{
 use memtrace_common::{Config, STACK_NOT_RECORDED, StackTotals, sampling};
 
 use super::{
-    AttachMode, Counters, LoadError, MultiPrograms, Prices, forgotten::Forgotten, namespace, object, price,
+    AttachMode, Counters, LoadError, MultiPrograms, Prices, btf_member, forgotten::Forgotten, namespace,
+    object, price,
 };
 
 /// See the map `SCRATCH` in the kernel program.
 const SCRATCH_PER_CPU: u32 = 8;
 
 /// The programs that tell of a watched process's execs and children, and the kernel's name of each event.
-pub(super) const TRACEPOINTS: [(&str, &str); 2] =
+const TRACEPOINTS: [(&str, &str); 2] =
     [("process_exec", "sched_process_exec"), ("task_created", "task_newtask")];
+
+/// The program that sees a new process run for the first time: only where children are followed.
+const FIRST_FAULT: (&str, &str) = ("page_fault", "page_fault_user");
 
 /// How large the kernel program's tables may grow.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +66,20 @@ pub struct Settings {
     pub captures: bool,
     /// Whether the kernel program logs what it does (aya-log); it costs time on every sample.
     pub log: bool,
+    /// Which processes beside the [watched](Kernel::watch) ones are to be told of.
+    pub newcomers: Newcomers,
     /// Whether the kernel's helper `bpf_loop` is used, where it has it (Linux 5.17). Without it stacks are walked
     /// as on older kernels.
     pub loop_helper: bool,
+}
+
+/// New processes that userspace wants to know of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Newcomers {
+    /// Those that watched processes create.
+    pub children: bool,
+    /// All that execute a program.
+    pub all: bool,
 }
 
 fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -88,7 +103,8 @@ pub struct Kernel {
     pub(super) interval: u64,
     /// What was counted before the recording began.
     pub(super) baseline: Counters,
-    pub(super) watches: bool,
+    /// Programs on tracepoints that are not attached yet.
+    pub(super) tracepoints: Vec<&'static str>,
     /// What is off the books since an exec.
     pub(super) forgotten: Forgotten,
     pub(super) ring_bytes: u32,
@@ -113,6 +129,11 @@ impl Kernel {
             loop_helper: (settings.loop_helper && has_loop_helper()).into(),
             variance_shift: sampling::variance_shift(settings.interval),
             captures: settings.captures.into(),
+            tgid_offset: match settings.newcomers.children {
+                true => btf_member::offset("task_struct", "tgid").unwrap_or_default(),
+                false => 0,
+            },
+            appearances: settings.newcomers.all.into(),
         };
         let log_level: u8 = if settings.log { u8::MAX } else { 0 };
         // Where the number of CPUs cannot be told, more places than any machine has CPUs do no harm.
@@ -139,7 +160,9 @@ impl Kernel {
             AttachMode::Perf => None,
             mode => Some(MultiPrograms::load(&ebpf, mode)?),
         };
-        for (name, event) in TRACEPOINTS {
+        let tracepoints: Vec<_> =
+            TRACEPOINTS.into_iter().chain((config.tgid_offset != 0).then_some(FIRST_FAULT)).collect();
+        for (name, event) in &tracepoints {
             tracepoint(&mut ebpf, name)?
                 .load(event, &btf)
                 .map_err(|source| LoadError::Program { name, source })?;
@@ -151,7 +174,7 @@ impl Kernel {
             mode: settings.mode,
             prices: Prices::default(),
             baseline: Counters::default(),
-            watches: false,
+            tracepoints: tracepoints.into_iter().map(|(name, _)| name).collect(),
             forgotten: Forgotten::default(),
             interval: settings.interval,
             ring_bytes: settings.limits.ring,
@@ -268,7 +291,7 @@ fn has_loop_helper() -> bool {
 fn uprobes(mode: AttachMode) -> &'static [&'static str] {
     match mode {
         AttachMode::Perf => &["allocate_entry", "allocate_return", "free_entry", "loader_changed"],
-        AttachMode::Session | AttachMode::Multi => &["loader_changed"],
+        AttachMode::Session | AttachMode::Multi => &[],
     }
 }
 

@@ -4,6 +4,7 @@
 //! descriptors, so the kernel takes everything down when this process ends, however it ends.
 
 mod books;
+mod btf_member;
 mod counters;
 mod error;
 mod forgotten;
@@ -20,11 +21,13 @@ mod sys_maps;
 pub(crate) mod trial;
 mod unwind_maps;
 
+pub use books::Books;
 pub use counters::Counters;
 pub use error::LoadError;
-pub use load::{Kernel, Limits, Settings};
+pub use load::{Kernel, Limits, Newcomers, Settings};
 pub use log::KernelLog;
 pub use mode::AttachMode;
 pub use multi::{Leg, MultiPrograms};
 pub use price::Prices;
+pub use process::Watch;
 pub use unwind_maps::UnwindMaps;

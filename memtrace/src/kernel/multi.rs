@@ -26,6 +26,8 @@ pub enum Leg {
     AllocationEntry,
     /// Return of an allocation function; not in session mode.
     AllocationReturn,
+    /// Entry of the dynamic loader's function for debuggers.
+    Loader,
 }
 
 impl Leg {
@@ -39,6 +41,7 @@ impl Leg {
             Self::Free => "free_entry",
             Self::AllocationEntry => "allocate_entry",
             Self::AllocationReturn => "allocate_return",
+            Self::Loader => "loader_changed",
         }
     }
 
@@ -46,6 +49,7 @@ impl Leg {
     fn program(self, mode: AttachMode) -> Option<(&'static str, AttachType)> {
         match (self, mode) {
             (_, AttachMode::Perf) | (Self::AllocationReturn, AttachMode::Session) => None,
+            (Self::Loader, _) => Some(("loader_changed", AttachType::Multi)),
             (Self::Free, _) => Some(("free_entry", AttachType::Multi)),
             (Self::AllocationEntry, AttachMode::Session) => Some(("allocate_session", AttachType::Session)),
             (Self::AllocationEntry, AttachMode::Multi) => Some(("allocate_entry", AttachType::Multi)),
@@ -64,7 +68,7 @@ impl MultiPrograms {
     pub(super) fn load(ebpf: &Ebpf, mode: AttachMode) -> Result<Self, LoadError> {
         let (object, btf) = relocated(ebpf).map_err(LoadError::Relocation)?;
         let mut programs = HashMap::new();
-        for leg in [Leg::Free, Leg::AllocationEntry, Leg::AllocationReturn] {
+        for leg in [Leg::Free, Leg::AllocationEntry, Leg::AllocationReturn, Leg::Loader] {
             let Some((name, attach_type)) = leg.program(mode) else { continue };
             let code = code(&object, name).ok_or(LoadError::Missing(name))?;
             let fd = sys::load(name, &code, btf.as_ref(), attach_type)

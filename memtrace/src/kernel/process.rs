@@ -1,12 +1,9 @@
 //! What the kernel program is told of a process.
 
 use aya::maps::{HashMap, MapData, MapError};
-use memtrace_common::{InternalCallers, WATCH, WATCH_AND_STOP, Wrappers, python::PythonRuntime};
+use memtrace_common::{InternalCallers, WATCH_CHILDREN, WATCH_STOP, Wrappers, python::PythonRuntime};
 
-use super::{
-    Kernel, LoadError,
-    load::{TRACEPOINTS, tracepoint},
-};
+use super::{Kernel, LoadError, load::tracepoint};
 
 /// Whether there simply was no such key.
 fn is_missing(error: &MapError) -> bool {
@@ -15,6 +12,15 @@ fn is_missing(error: &MapError) -> bool {
         MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
         _ => false,
     }
+}
+
+/// How a process is watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// It is stopped (`SIGSTOP`) with each event: only one that memtrace has started, or a descendant of it.
+    pub stop: bool,
+    /// The processes that it creates are watched as it is. Otherwise they are counted.
+    pub children: bool,
 }
 
 impl Kernel {
@@ -32,15 +38,9 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses the write.
     pub fn set_python(&mut self, pid: u32, runtime: Option<PythonRuntime>) -> Result<(), LoadError> {
+        let Some(runtime) = runtime else { return self.remove::<PythonRuntime>("PYTHON", pid) };
         let mut map: HashMap<&mut MapData, u32, PythonRuntime> = self.map_mut("PYTHON")?;
-        match runtime {
-            Some(runtime) => map.insert(pid, runtime, 0)?,
-            None => match map.remove(&pid) {
-                Err(error) if !is_missing(&error) => return Err(error.into()),
-                _ => {}
-            },
-        }
-        Ok(())
+        Ok(map.insert(pid, runtime, 0)?)
     }
 
     /// Says where the allocation functions of process `pid` stand.
@@ -53,22 +53,26 @@ impl Kernel {
     }
 
     /// Sends [events](Self::take_events) whenever process `pid` executes a program or its dynamic loader is
-    /// at work, and counts its children. With `stop`, the process is stopped (`SIGSTOP`) each time: only for one that memtrace has
-    /// started itself.
+    /// at work, and also in `watch`'s cases.
     ///
     /// # Errors
-    /// When the kernel refuses the tracepoint or the write.
-    pub fn watch(&mut self, pid: u32, stop: bool) -> Result<(), LoadError> {
-        let watch = if stop { WATCH_AND_STOP } else { WATCH };
+    /// When the kernel refuses a tracepoint or the write.
+    pub fn watch(&mut self, pid: u32, watch: Watch) -> Result<(), LoadError> {
+        let bit = |is_set, bit| if is_set { bit } else { 0 };
+        let bits = bit(watch.stop, WATCH_STOP) | bit(watch.children, WATCH_CHILDREN);
         let mut map: HashMap<&mut MapData, u32, u32> = self.map_mut("WATCHED")?;
-        map.insert(pid, watch, 0)?;
-        if !self.watches {
-            for (name, _) in TRACEPOINTS {
-                tracepoint(&mut self.ebpf, name)?
-                    .attach()
-                    .map_err(|source| LoadError::Program { name, source })?;
-            }
-            self.watches = true;
+        map.insert(pid, bits, 0)?;
+        self.tell_of_processes()
+    }
+
+    /// Begins to tell of watched processes, and of [newcomers](super::Newcomers).
+    ///
+    /// # Errors
+    /// When the kernel refuses a tracepoint.
+    pub fn tell_of_processes(&mut self) -> Result<(), LoadError> {
+        while let Some(name) = self.tracepoints.pop() {
+            let program = tracepoint(&mut self.ebpf, name)?;
+            program.attach().map_err(|source| LoadError::Program { name, source })?;
         }
         Ok(())
     }
@@ -78,7 +82,22 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses the write.
     pub fn unwatch(&mut self, pid: u32) -> Result<(), LoadError> {
-        let mut map: HashMap<&mut MapData, u32, u32> = self.map_mut("WATCHED")?;
+        self.remove::<u32>("WATCHED", pid)
+    }
+
+    /// Forgets what was told of a process that has ended.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn forget_process(&mut self, pid: u32) -> Result<(), LoadError> {
+        self.remove::<InternalCallers>("INTERNAL_CALLERS", pid)?;
+        self.remove::<Wrappers>("WRAPPERS", pid)?;
+        self.set_python(pid, None)
+    }
+
+    /// Removes what a map has of a process, if it has anything.
+    fn remove<V: aya::Pod>(&mut self, name: &'static str, pid: u32) -> Result<(), LoadError> {
+        let mut map: HashMap<&mut MapData, u32, V> = self.map_mut(name)?;
         match map.remove(&pid) {
             Err(error) if !is_missing(&error) => Err(error.into()),
             _ => Ok(()),

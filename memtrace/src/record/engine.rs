@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    attach::Remover,
     kernel::{Kernel, LoadError},
     symbolize::{AddressSpace, Modules},
     unwind::{self, Unwinder, cache::Cache},
@@ -13,6 +14,7 @@ pub struct Engine {
     pub(super) kernel: Kernel,
     pub(super) unwinder: Unwinder,
     pub(super) modules: Arc<Modules>,
+    pub(super) remover: Remover,
 }
 
 impl Engine {
@@ -33,7 +35,7 @@ impl Engine {
         }
         kernel.measure_prices()?;
         unwinder.forget(own);
-        Ok(Self { kernel, unwinder, modules })
+        Ok(Self { kernel, unwinder, modules, remover: Remover::start() })
     }
 
     /// For the kernel program's log. What the measurement of prices has logged is to be left out of it.

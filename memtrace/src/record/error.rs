@@ -43,6 +43,9 @@ pub enum SessionError {
         /// How many files were looked at.
         modules: usize,
     },
+    /// There is nothing to record.
+    #[error("there is no process to record")]
+    NoProcess,
     /// The kernel's descriptors cannot be waited for.
     #[error("cannot watch process {0}")]
     Watch(u32, #[source] io::Error),

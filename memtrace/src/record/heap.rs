@@ -1,73 +1,21 @@
 //! From what was recorded to a heap profile.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use memtrace_common::{Block, Counter, InFlight, LiveKey, STACK_NOT_RECORDED, StackTotals, sampling};
+use memtrace_common::{Counter, StackTotals, sampling};
 
-use super::{EventWriter, cost, live, losses, stacks};
-use crate::{
-    collect::Stacks,
-    kernel::{Counters, Prices, object},
-    profile::{Profile, STACK_END, Sample},
-    symbolize::{AddressSpace, Frame, Names},
-    target::Target,
-    unwind,
+use super::{
+    EventWriter, Recording, cost, live, losses,
+    recording::{Process, sampled},
+    stacks,
 };
-
-/// Everything that a recording has brought, with the process and the probes gone.
-pub struct Recording {
-    /// The process.
-    pub target: Target,
-    /// When the books were opened.
-    pub time: SystemTime,
-    /// How long they were open.
-    pub duration: Duration,
-    /// The process's code.
-    pub space: AddressSpace,
-    /// The stacks that were announced.
-    pub stacks: Stacks,
-    /// How many Python interpreters were found whose frames cannot be read.
-    pub python_unsupported: u64,
-    /// Every stack's totals.
-    pub totals: Vec<(u64, StackTotals)>,
-    /// The kernel program's counters.
-    pub counters: Counters,
-    /// Every block that was live at the end.
-    pub live: Vec<(LiveKey, Block)>,
-    /// Sampled calls that had not returned at the end.
-    pub in_flight: Vec<InFlight>,
-    /// Sampled calls that had not returned when the process executed another program.
-    pub calls_cut_off: u64,
-    /// Where events were written, to be finished.
-    pub events: Option<EventWriter>,
-    /// What probes cost on this machine.
-    pub prices: Prices,
-    /// The CPU time that the process has used meanwhile, where it could be asked.
-    pub target_cpu_time: Option<Duration>,
-    /// How often the books were closed for a while, and for how long in all.
-    pub pauses: (u64, Duration),
-    /// When the last pause ended: nanoseconds of `CLOCK_MONOTONIC`.
-    pub last_pause_ns: u64,
-    /// Records of the ring buffer that this version does not know.
-    pub unknown_events: u64,
-    /// Times at which the process's number executed a program, but the process had ended when that was noticed.
-    pub unresolved_changes: u64,
-    /// Whether the process's main thread ended, and probes with it.
-    pub main_thread_ended: bool,
-    /// The unwind tables at the end.
-    pub unwind: unwind::Stats,
-    /// Times at which the process's mappings could not be given to the kernel program.
-    pub unwind_errors: u64,
-    /// Times at which new code of the process could not be probed.
-    pub late_errors: u64,
-}
-
-impl Recording {
-    /// The stacks that were sampled, in the order of the profile's samples.
-    pub fn sampled_stacks(&self) -> Vec<u64> {
-        self.totals.iter().filter(|(_, totals)| totals.samples > 0).map(|(stack_id, _)| *stack_id).collect()
-    }
-}
+use crate::{
+    collect::RecordedStack,
+    kernel::object,
+    profile::{Profile, STACK_END, Sample, Statistic},
+    symbolize::{Frame, Names},
+    target::Target,
+};
 
 /// A count in units of 1/65536, rounded to whole objects.
 fn objects(units: u64) -> i64 {
@@ -97,79 +45,151 @@ fn values(totals: &StackTotals) -> Vec<i64> {
     ]
 }
 
-/// Makes the profile of a recording that was taken with this sample interval (in bytes).
-pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) -> Profile {
-    let mut profile = Profile::heap(interval, recording.time, recording.duration);
-    names.resolve(recording.stacks.frames()).await;
+/// Which processes of a recording a profile is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of them.
+    All,
+    /// The one with this index.
+    One(usize),
+}
 
-    let sums = live::sums(recording.live.iter().map(|(_, block)| block), &recording.in_flight);
-    let scale = 4f64.powi(sampling::variance_shift(interval) as i32);
-    let (mut unannounced, mut incomplete) = (0, 0);
-    let mut interner = names.interner(&mut profile);
-    interner.add_main(&recording.space);
-    for (stack_id, totals) in &recording.totals {
-        if totals.samples == 0 {
-            continue;
-        }
-        let live = sums.get(stack_id).copied().unwrap_or_default();
-        let sample = |labels| Sample {
-            values: values(totals),
-            labels,
-            standard_errors: vec![
-                Some((totals.objects_variance as f64 * scale / sampling::OBJECT_VARIANCE_UNIT as f64).sqrt()),
-                Some((totals.bytes_variance as f64 * scale).sqrt()),
-                Some(live.objects_variance.sqrt()),
-                Some(live.bytes_variance.sqrt()),
-            ],
-            ..Sample::default()
-        };
-        match recording.stacks.get(*stack_id) {
-            Some(stack) => {
-                let mut labels = Vec::new();
-                if !stack.is_complete() {
-                    incomplete += 1;
-                    labels.push(("stack".to_owned(), "incomplete".to_owned()));
-                    labels.push((STACK_END.to_owned(), stack.end_name().to_owned()));
-                }
-                if !stack.python_end.is_complete() {
-                    labels.push(("python".to_owned(), "incomplete".to_owned()));
-                }
-                interner.add(&stack.frames, sample(labels));
-            }
-            None => {
-                if *stack_id != STACK_NOT_RECORDED {
-                    unannounced += totals.samples;
-                }
-                interner.add(&[Frame::Pseudo("[stack not recorded]")], sample(Vec::new()));
-            }
+impl Scope {
+    fn processes(self, recording: &Recording) -> &[Process] {
+        match self {
+            Self::All => &recording.processes,
+            Self::One(index) => &recording.processes[index..=index],
         }
     }
+}
 
-    losses::add(&mut profile.losses, &recording.counters);
+/// Makes the profile of a recording that was taken with this sample interval (in bytes). Counters, and what was lost
+/// in the kernel, are those of the whole recording also in a profile of one process.
+pub async fn profile(recording: &Recording, scope: Scope, interval: u64, names: &mut Names) -> Profile {
+    let mut profile = Profile::heap(interval, recording.time, recording.duration);
+    let processes = scope.processes(recording);
+    let mut counts = Counts::default();
+    for process in processes {
+        names.resolve(process.stacks.frames()).await;
+    }
+    let mut interner = names.interner(&mut profile);
+    for process in processes {
+        interner.add_main(&process.space);
+    }
+    for process in processes {
+        let sums = live::sums(&process.books.live, &process.books.in_flight);
+        for (stack_id, totals) in sampled(&process.books.totals) {
+            let live = sums.get(stack_id).copied().unwrap_or_default();
+            let mut labels = process.labels.clone();
+            let stack = process.stacks.get(*stack_id);
+            match stack {
+                Some(stack) => counts.add_labels(stack, &mut labels),
+                None => counts.unannounced += totals.samples,
+            }
+            let frames = stack.map_or(&NOT_RECORDED[..], |stack| &stack.frames);
+            interner.add(frames, sample(totals, &live, interval, labels));
+        }
+        counts.unbalanced += live::unbalanced(&process.books.totals, &sums);
+    }
+    if scope == Scope::All {
+        let live = processes.iter().flat_map(|process| &process.books.live);
+        let in_flight = processes.iter().flat_map(|process| &process.books.in_flight);
+        let sums = live::sums(live, in_flight);
+        for (stack_id, totals) in sampled(&recording.without_stack) {
+            let live = sums.get(stack_id).copied().unwrap_or_default();
+            interner.add(&NOT_RECORDED, sample(totals, &live, interval, Vec::new()));
+        }
+        counts.unbalanced += live::unbalanced(&recording.without_stack, &sums);
+    }
+    add_losses(&mut profile, recording, processes, &counts);
     names.add_losses(&mut profile.losses);
+    let cpu_time = processes.iter().map(|process| process.cpu_time).sum::<Option<Duration>>();
+    profile.statistics = cost::statistics(&recording.counters, &recording.prices, cpu_time);
+    profile.statistics.extend(stacks::statistics(&recording.counters, &recording.unwind));
+    profile.statistics.push(Statistic {
+        name: "processes",
+        unit: "count",
+        value: (recording.processes.len() as u64 + recording.ended_without_samples) as f64,
+    });
+    profile.comments = comments(recording, processes, interval);
+    profile
+}
+
+/// The stack of what has none.
+const NOT_RECORDED: [Frame; 1] = [Frame::Pseudo("[stack not recorded]")];
+
+fn sample(
+    totals: &StackTotals,
+    live: &live::LiveSums,
+    interval: u64,
+    labels: Vec<(String, String)>,
+) -> Sample {
+    let scale = 4f64.powi(sampling::variance_shift(interval) as i32);
+    Sample {
+        values: values(totals),
+        labels,
+        standard_errors: vec![
+            Some((totals.objects_variance as f64 * scale / sampling::OBJECT_VARIANCE_UNIT as f64).sqrt()),
+            Some((totals.bytes_variance as f64 * scale).sqrt()),
+            Some(live.objects_variance.sqrt()),
+            Some(live.bytes_variance.sqrt()),
+        ],
+        ..Sample::default()
+    }
+}
+
+/// What is counted while samples are made.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Samples whose frames are not known.
+    unannounced: u64,
+    /// Stacks that end early.
+    incomplete: u64,
+    /// Stacks whose totals are not what their live blocks add up to.
+    unbalanced: u64,
+}
+
+impl Counts {
+    /// Adds what is to be said of a stack.
+    fn add_labels(&mut self, stack: &RecordedStack, labels: &mut Vec<(String, String)>) {
+        let mut add = |key: &str, value: &str| labels.push((key.to_owned(), value.to_owned()));
+        if !stack.is_complete() {
+            self.incomplete += 1;
+            add("stack", "incomplete");
+            add(STACK_END, stack.end_name());
+        }
+        if !stack.python_end.is_complete() {
+            add("python", "incomplete");
+        }
+    }
+}
+
+fn add_losses(profile: &mut Profile, recording: &Recording, processes: &[Process], counts: &Counts) {
+    let sum = |count: fn(&Process) -> u64| processes.iter().map(count).sum::<u64>();
+    losses::add(&mut profile.losses, &recording.counters);
     profile.losses.add(
         "stacks_unannounced",
-        unannounced,
+        counts.unannounced,
         "samples have a stack whose frames did not fit into the ring buffer: they are counted under [stack not recorded]",
     );
     profile.losses.add(
         "stacks_incomplete",
-        incomplete,
+        counts.incomplete,
         "distinct stacks end before the thread's first function; they carry the label stack=incomplete",
     );
     profile.losses.add(
         "python_unsupported",
-        recording.python_unsupported,
+        sum(|process| process.python_unsupported),
         "Python interpreters are of a version whose frames memtrace does not know (it knows CPython 3.11 to 3.15): their Python functions are not shown",
     );
     profile.losses.add(
         "python_frames_gone",
-        recording.stacks.python_frames_gone,
+        sum(|process| process.stacks.python_frames_gone),
         "Python frames have no name because their code object was gone when it was to be read: they are shown as [Python function that is gone]",
     );
     profile.losses.add(
         "python_unjoined",
-        recording.stacks.python_unjoined,
+        sum(|process| process.stacks.python_unjoined),
         "distinct stacks have Python functions whose place among the interpreter's own functions is not known: they are shown above all of these",
     );
     profile.losses.add(
@@ -179,7 +199,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
     );
     profile.losses.add(
         "execs_unresolved",
-        recording.unresolved_changes,
+        sum(|process| process.counts.unresolved_changes),
         "times the process executed a program just before it ended, or its number was given to another process: where it was the former, objects of the earlier program are shown as in use",
     );
     profile.losses.add(
@@ -189,19 +209,20 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
     );
     profile.losses.add(
         "main_thread_ended",
-        recording.main_thread_ended.into(),
+        sum(|process| process.counts.main_thread_ended.into()),
         "the process's main thread ended while others went on, and with it probes: what came after was not seen, or not all of it; use --attach-mode multi or session, while nobody else traces the same libraries",
     );
     profile.losses.add(
         "probes_failed",
-        recording.late_errors,
+        sum(|process| process.counts.late_errors),
         "times no probe could be set on code that the process had loaded: its allocations there are missing",
     );
-    let never_returned = recording.in_flight.iter().filter(|call| call.threshold != 0).count() as u64;
+    let in_flight = || processes.iter().flat_map(|process| &process.books.in_flight);
+    let never_returned = in_flight().filter(|call| call.threshold != 0).count() as u64;
     profile.losses.add("calls_unfinished", never_returned + recording.calls_cut_off, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
     profile.losses.add(
         "books_unbalanced",
-        live::unbalanced(&recording.totals, &sums),
+        counts.unbalanced,
         "stacks whose totals are not what their live blocks add up to: this is a bug in memtrace, please report it",
     );
     let (pauses, paused) = recording.pauses;
@@ -210,8 +231,8 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         if pauses == 0 { 0 } else { (paused.as_millis() as u64).max(1) },
         "milliseconds in which probes were switched off: nothing allocated or freed then was seen",
     );
-    let uncertain =
-        recording.live.iter().filter(|(_, block)| block.time_ns < recording.last_pause_ns).count() as u64;
+    let blocks = || processes.iter().flat_map(|process| &process.books.live);
+    let uncertain = blocks().filter(|block| block.time_ns < recording.last_pause_ns).count() as u64;
     profile.losses.add(
         "samples_from_before_a_pause",
         uncertain,
@@ -224,20 +245,36 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
     );
     profile.losses.add(
         "unwind_mappings_failed",
-        recording.unwind.mappings_left_out + recording.unwind_errors,
+        recording.unwind.mappings_left_out + sum(|process| process.counts.unwind_errors),
         "executable mappings, or changes of them, could not be given to the kernel program: stacks may end there",
     );
-    profile.statistics = cost::statistics(&recording.counters, &recording.prices, recording.target_cpu_time);
-    profile.statistics.extend(stacks::statistics(&recording.counters, &recording.unwind));
-    profile.comments = comments(recording, interval);
-    profile
+    profile.losses.add(
+        "processes_missed",
+        recording.newcomers.missed,
+        "processes that were to be recorded had ended, or could not be opened, before their probes were set: what they allocated is missing",
+    );
+    profile.losses.add(
+        "processes_late",
+        sum(|process| (!process.late.is_zero()).into()),
+        "processes were noticed when they had begun, and ran for a moment before their probes were set: what they allocated until then is missing, and so are its frees",
+    );
+    profile.losses.add(
+        "processes_late_milliseconds",
+        sum(|process| process.late.as_micros() as u64).div_ceil(1000),
+        "milliseconds that these processes ran in all before their probes were set",
+    );
+    profile.losses.add(
+        "children_unmatched",
+        recording.newcomers.unwanted,
+        "processes that recorded ones have created do not match what was asked for, and were not recorded",
+    );
 }
 
-fn comments(recording: &Recording, interval: u64) -> Vec<String> {
+fn comments(recording: &Recording, processes: &[Process], interval: u64) -> Vec<String> {
     let counter = |counter| recording.counters.get(counter);
-    vec![
+    let mut comments = vec![
         format!("memtrace {} (kernel program {})", env!("CARGO_PKG_VERSION"), &object::source_digest()[..16]),
-        format!("process {} ({})", recording.target.pid, recording.target.comm),
+        described(processes),
         match interval {
             0 | 1 => "every allocation recorded".to_owned(),
             interval => format!("one sample every {interval} bytes on average; counts are estimates"),
@@ -249,5 +286,26 @@ fn comments(recording: &Recording, interval: u64) -> Vec<String> {
             counter(Counter::FreeHits),
             counter(Counter::FreesMatched),
         ),
-    ]
+    ];
+    if processes.len() < recording.processes.len() {
+        let all = recording.processes.len();
+        comments.push(format!("calls, losses and costs are those of all {all} processes of the recording"));
+    }
+    comments
+}
+
+/// The processes in a line.
+fn described(processes: &[Process]) -> String {
+    /// How many are named.
+    const NAMED: usize = 10;
+    let named = processes.iter().take(NAMED).map(|process| {
+        let Target { pid, comm, .. } = &process.target;
+        format!("{pid} ({comm})")
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    match processes.len() {
+        1 => format!("process {named}"),
+        0..=NAMED => format!("processes {named}"),
+        more => format!("processes {named} and {} more", more - NAMED),
+    }
 }

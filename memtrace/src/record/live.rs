@@ -34,12 +34,12 @@ impl LiveSums {
 
 /// The sums by stack id. Blocks that a `realloc` holds at the moment are live, too.
 pub(super) fn sums<'a>(
-    live: impl Iterator<Item = &'a Block>,
-    in_flight: &'a [InFlight],
+    live: impl IntoIterator<Item = &'a Block>,
+    in_flight: impl IntoIterator<Item = &'a InFlight>,
 ) -> HashMap<u64, LiveSums> {
-    let held = in_flight.iter().map(|call| &call.old).filter(|block| block.present != 0);
+    let held = in_flight.into_iter().map(|call| &call.old).filter(|block| block.present != 0);
     let mut sums: HashMap<u64, LiveSums> = HashMap::new();
-    for block in live.chain(held) {
+    for block in live.into_iter().chain(held) {
         sums.entry(block.stack_id).or_default().add(block);
     }
     sums
@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn exact_blocks_have_no_error() {
-        let sums = sums([block(100, 1.0), block(50, 1.0)].iter(), &[]);
+        let sums = sums(&[block(100, 1.0), block(50, 1.0)], []);
         assert_eq!((sums[&7].objects_variance, sums[&7].bytes_variance), (0.0, 0.0));
     }
 
     #[test]
     fn a_block_that_stands_for_many_brings_its_variance() {
-        let sums = sums([block(10, 4.0)].iter(), &[]);
+        let sums = sums(&[block(10, 4.0)], []);
         assert_eq!(sums[&7].objects_variance, 12.0);
         assert_eq!(sums[&7].bytes_variance, 1200.0);
     }
@@ -95,8 +95,8 @@ mod tests {
             };
             [(7, stack)]
         };
-        assert_eq!(unbalanced(&totals(objects, bytes), &sums(live.iter(), &[])), 0);
-        assert_eq!(unbalanced(&totals(objects, bytes), &sums(live.iter(), &[held])), 1);
-        assert_eq!(unbalanced(&totals(objects, bytes + 1), &sums(live.iter(), &[])), 1);
+        assert_eq!(unbalanced(&totals(objects, bytes), &sums(&live, [])), 0);
+        assert_eq!(unbalanced(&totals(objects, bytes), &sums(&live, [&held])), 1);
+        assert_eq!(unbalanced(&totals(objects, bytes + 1), &sums(&live, [])), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Recording the heap of one process: from setting the probes to the finished [`Profile`].
+//! Recording the heap of processes: from setting the probes to the finished [`Profile`].
 //!
 //! [`Profile`]: crate::profile::Profile
 
@@ -6,12 +6,15 @@ mod cost;
 mod engine;
 mod error;
 mod events;
+mod follow;
 mod heap;
 mod live;
 mod losses;
 mod observed;
 mod pause;
+mod processes;
 mod python;
+mod recording;
 mod session;
 mod stacks;
 
@@ -19,6 +22,8 @@ pub use cost::probe_time;
 pub use engine::Engine;
 pub use error::SessionError;
 pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};
-pub use heap::{Recording, profile};
+pub use follow::Follow;
+pub use heap::{Scope, profile};
 pub use python::PythonMode;
-pub use session::{Session, monotonic_ns};
+pub use recording::{Process, Recording};
+pub use session::{Options, Session, monotonic_ns};

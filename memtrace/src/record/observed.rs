@@ -2,22 +2,30 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{EventWriter, PythonMode, SessionError, cost, engine::Engine, python::Python};
+use super::{
+    EventWriter, PythonMode, SessionError, cost, engine::Engine, python::Python, session::monotonic_ns,
+};
 use crate::{
     allocator::{Discovered, Discovery},
     attach::{self, Plan, Probes},
     collect::{Announced, ImageChange, PythonStack, Stacks},
-    kernel::{AttachMode, LoadError},
+    kernel::{AttachMode, Books, Leg, LoadError},
     symbolize::AddressSpace,
-    target::{ExitWatch, Launched, Target, TargetError},
+    target::{self, ExitWatch, Labels, Launched, Target, TargetError},
 };
 
-/// A process under observation. Dropping it takes its probes off.
+/// A process under observation, or one that was. Dropping it takes its probes off.
 pub(super) struct Observed {
     pub(super) target: Target,
+    /// What it is called beside its name: the container and pod that it is in.
+    pub(super) labels: Labels,
     pub(super) exit: Arc<ExitWatch>,
     /// It, if memtrace has started it.
     pub(super) launched: Option<Launched>,
+    /// Whether it is stopped whenever its code changes, until it is let go on.
+    stops: bool,
+    /// How long it had run before its probes were set, as far as it was to be recorded from its start.
+    pub(super) late: Duration,
     pub(super) probes: Probes,
     pub(super) discovery: Discovery,
     pub(super) space: AddressSpace,
@@ -26,10 +34,25 @@ pub(super) struct Observed {
     pub(super) python: Python,
     /// The CPU time that it had used when the books were opened, and what it has used from there until they
     /// were closed.
-    cpu_time: (Duration, Option<Duration>),
+    cpu_time: CpuTime,
     /// How often the mappings had been read when unwind tables were last loaded for them.
     mappings_read: u64,
     pub(super) counts: Counts,
+    /// What the books said of it, if it has ended and they were taken.
+    pub(super) books: Option<Books>,
+    /// Its place among the processes of the recording.
+    pub(super) order: u64,
+}
+
+/// CPU time that a process has used.
+#[derive(Clone, Copy, Debug, Default)]
+struct CpuTime {
+    /// Before the books were opened for it.
+    before: Duration,
+    /// Until it was asked for the last time.
+    latest: Option<Duration>,
+    /// Whether that was when the books were closed.
+    closed: bool,
 }
 
 /// What could not be done for a process.
@@ -45,12 +68,19 @@ pub(super) struct Counts {
     pub(super) main_thread_ended: bool,
 }
 
+impl Counts {
+    fn is_any(&self) -> bool {
+        let Self { unresolved_changes, late_errors, unwind_errors, main_thread_ended } = *self;
+        unresolved_changes + late_errors + unwind_errors > 0 || main_thread_ended
+    }
+}
+
 impl Observed {
     /// Opens a process for observation; no probe is set yet.
     pub(super) fn open(
         engine: &Engine,
         target: Target,
-        launched: Option<Launched>,
+        labels: Labels,
         python: PythonMode,
     ) -> Result<Self, SessionError> {
         let pid = target.pid;
@@ -61,16 +91,33 @@ impl Observed {
         Ok(Self {
             space: AddressSpace::open(pid, &engine.modules)?,
             target,
+            labels,
             exit: Arc::new(exit),
-            launched,
+            launched: None,
+            stops: false,
+            late: Duration::ZERO,
             probes: Probes::default(),
             discovery: Discovery::default(),
             stacks: Stacks::default(),
             python: Python::new(python),
-            cpu_time: (Duration::ZERO, None),
+            cpu_time: CpuTime::default(),
             mappings_read: 0,
             counts: Counts::default(),
+            books: None,
+            order: 0,
         })
+    }
+
+    /// It is one that memtrace has started.
+    pub(super) fn with_launched(mut self, launched: Launched) -> Self {
+        self.launched = Some(launched);
+        self.stopping()
+    }
+
+    /// It is stopped whenever its code changes.
+    pub(super) fn stopping(mut self) -> Self {
+        self.stops = true;
+        self
     }
 
     /// That there is nothing to set a probe on.
@@ -96,7 +143,7 @@ impl Observed {
         self.python.look(&mut engine.kernel, &self.space)?;
         let thread = self.target.thread;
         if let Some(hook) = &self.discovery.loader_hook {
-            self.probes.attach_once(&mut engine.kernel, "loader_changed", thread, hook)?;
+            self.probes.attach_once(&mut engine.kernel, Leg::Loader, thread, hook)?;
         }
         let new = self.probes.attach(&mut engine.kernel, thread, &self.discovery.functions)?;
         tracing::info!(pid, functions = new, probes = self.probes.len(), "probes set");
@@ -137,20 +184,42 @@ impl Observed {
         }
     }
 
+    /// A new process begins, at `time_ns` (nanoseconds of `CLOCK_MONOTONIC`), and is let go on if it is stopped.
+    pub(super) fn begins(&mut self, engine: &mut Engine, paused: bool, time_ns: u64) {
+        if self.stops && !paused {
+            target::wait_stopped(self.target.pid);
+        }
+        // The process may run on without probes, but it must run on.
+        if !paused
+            && let Err(error) = self.probe_new_code(engine)
+            && !self.exit.has_ended()
+        {
+            self.counts.late_errors += 1;
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
+        if !self.stops {
+            self.late = Duration::from_nanos(monotonic_ns().saturating_sub(time_ns));
+        }
+        self.let_go();
+    }
+
     /// The process may have other code from here on, and is stopped if memtrace has started it.
     pub(super) fn image_changed(
         &mut self,
         engine: &mut Engine,
         change: ImageChange,
         time_ns: u64,
+        paused: bool,
         events_out: Option<&mut EventWriter>,
     ) -> Result<(), SessionError> {
-        if let Some(launched) = &mut self.launched {
-            if change == ImageChange::Exec {
-                launched.executed()?;
-            }
+        if change == ImageChange::Exec
+            && let Some(launched) = &mut self.launched
+        {
+            launched.executed()?;
+        }
+        if self.stops && !paused {
             // Whether or not it is stopped by now: it is let go on below.
-            launched.wait_stopped();
+            target::wait_stopped(self.target.pid);
         }
         if self.exit.has_ended() {
             // Nothing is left to be looked at. And it may not have been this process at all: its number
@@ -187,7 +256,7 @@ impl Observed {
                 self.target.refresh();
                 if self.target.thread != thread {
                     // They have ended with the thread that they were set by.
-                    self.take_probes_off();
+                    self.take_probes_off(engine);
                 }
                 self.space = AddressSpace::open(pid, &engine.modules)?;
                 self.discovery = Discovery::default();
@@ -199,10 +268,8 @@ impl Observed {
     }
 
     /// Takes all probes off while the process goes on.
-    pub(super) fn take_probes_off(&mut self) {
-        let probes = std::mem::take(&mut self.probes);
-        // The kernel waits for a grace period, but the process does not.
-        std::thread::spawn(move || probes.detach());
+    pub(super) fn take_probes_off(&mut self, engine: &Engine) {
+        engine.remover.remove(std::mem::take(&mut self.probes));
     }
 
     /// Sets the probes again that were taken off.
@@ -211,11 +278,30 @@ impl Observed {
         self.probe_new_code(engine)
     }
 
-    /// Lets the process go on, if memtrace has started it and it is stopped.
-    fn let_go(&self) {
-        if let Some(launched) = &self.launched {
-            launched.resume();
+    /// Lets the process go on, if it is stopped for memtrace's sake. The kernel program sends its `SIGSTOP` before it
+    /// tells of it, so this takes back one, too, that has not stopped the process yet.
+    pub(super) fn let_go(&self) {
+        if self.stops {
+            self.exit.signal(libc::SIGCONT);
         }
+    }
+
+    /// Whether there is anything to be said of the process, which has ended and whose books were taken.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        let has_samples =
+            self.books.as_ref().is_none_or(|books| !books.totals.is_empty() || !books.in_flight.is_empty());
+        has_samples || self.launched.is_some() || self.counts.is_any()
+    }
+
+    /// The process has ended. Its code and stacks are kept for their names.
+    pub(super) fn ended(&mut self, engine: &mut Engine) -> Result<(), LoadError> {
+        let pid = self.target.pid;
+        self.look_at_cpu_time();
+        engine.kernel.unwatch(pid)?;
+        engine.kernel.forget_process(pid)?;
+        engine.unwinder.forget(pid);
+        engine.remover.remove(std::mem::take(&mut self.probes));
+        Ok(())
     }
 
     /// Looks whether the thread that probes were set by, which is the main thread if that lived then, has ended while
@@ -242,15 +328,22 @@ impl Observed {
 
     /// The books are opened.
     pub(super) fn books_opened(&mut self) {
-        self.cpu_time.0 = cost::cpu_time(self.target.pid).unwrap_or_default();
+        self.cpu_time.before = cost::cpu_time(self.target.pid).unwrap_or_default();
+    }
+
+    /// Asks how much CPU time the process has used, as long as it can be asked.
+    pub(super) fn look_at_cpu_time(&mut self) {
+        if !self.cpu_time.closed
+            && let Ok(now) = cost::cpu_time(self.target.pid)
+        {
+            self.cpu_time.latest = Some(now.saturating_sub(self.cpu_time.before));
+        }
     }
 
     /// The books are closed, for the first time or again.
     pub(super) fn books_closed(&mut self, engine: &mut Engine) -> Result<(), LoadError> {
-        if self.cpu_time.1.is_none() {
-            let now = cost::cpu_time(self.target.pid).ok();
-            self.cpu_time.1 = now.map(|now| now.saturating_sub(self.cpu_time.0));
-        }
+        self.look_at_cpu_time();
+        self.cpu_time.closed = true;
         // A process that is stopped for our sake, or will be, must go on.
         engine.kernel.unwatch(self.target.pid)?;
         self.let_go();
@@ -259,6 +352,6 @@ impl Observed {
 
     /// The CPU time that the process has used while the books were open, where it could be asked.
     pub(super) fn cpu_time(&self) -> Option<Duration> {
-        self.cpu_time.1
+        self.cpu_time.latest
     }
 }

@@ -38,6 +38,15 @@ impl ExitWatch {
         let _ = self.fd.readable().await;
     }
 
+    /// Sends the process a signal (pidfd_send_signal(2)): never a later process of the same number. One that has
+    /// ended takes none, which is no error.
+    pub fn signal(&self, signal: i32) {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        let fd = self.fd.get_ref().as_raw_fd();
+        // SAFETY: takes numbers, and no information about the signal.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) };
+    }
+
     /// Whether the process has ended.
     pub fn has_ended(&self) -> bool {
         let mut poll = libc::pollfd { fd: self.fd.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };

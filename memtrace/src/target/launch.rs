@@ -12,7 +12,6 @@ use std::{
     },
     process::{Child, Command, ExitStatus},
     thread::JoinHandle,
-    time::{Duration, Instant},
 };
 
 use thiserror::Error;
@@ -57,9 +56,6 @@ impl LaunchError {
         }
     }
 }
-
-/// How long a process may take to stop that was sent `SIGSTOP`.
-const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// A process that has been started but waits before it executes its command.
 pub struct Launched {
@@ -137,36 +133,6 @@ impl Launched {
         let child = spawning.join().map_err(|_| fail(io::Error::other("the starting thread panicked")))?;
         self.child = Some(child.map_err(fail)?);
         Ok(())
-    }
-
-    /// Whether the thread that starts the command is through: it has succeeded or failed.
-    pub fn is_decided(&self) -> bool {
-        self.spawning.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Waits until the kernel program's `SIGSTOP` has stopped the process, or it has ended: it is on its way.
-    /// Not for ever, because somebody else may have let it go on.
-    pub fn wait_stopped(&self) {
-        let limit = Instant::now() + STOP_LIMIT;
-        while !self.is_stopped_or_ended() && Instant::now() < limit {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-    }
-
-    fn is_stopped_or_ended(&self) -> bool {
-        // SAFETY: an all-zero siginfo_t is a valid value to be overwritten.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let flags = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
-        // SAFETY: `info` lives until the call is over. WNOWAIT leaves an exit for `wait`.
-        let result = unsafe { libc::waitid(libc::P_PID, self.pid, &mut info, flags) };
-        // Without a change of its state no field is set (waitid(2)). On an error there is nothing to wait for.
-        result != 0 || info.si_signo != 0
-    }
-
-    /// Lets the stopped process go on. The kernel program sends its `SIGSTOP` before it tells of it, so this takes
-    /// back one, too, that has not stopped the process yet.
-    pub fn resume(&self) {
-        self.signal(libc::SIGCONT);
     }
 
     /// Sends the process a signal.

@@ -97,6 +97,9 @@ impl Tables {
 
     fn put(&mut self, module: &Arc<Module>, image: &Image, maps: &mut UnwindMaps) -> Result<(), LeftOut> {
         let bytes = image.bytes();
+        if self.stats.bytes + bytes > self.limit || self.free.is_empty() {
+            self.free_unused(maps);
+        }
         if self.stats.bytes + bytes > self.limit {
             return Err(LeftOut::NoRoom);
         }
@@ -143,8 +146,18 @@ impl Tables {
         }
     }
 
+    /// Takes what no process uses out of the kernel, if it has become much: a program that is executed again and
+    /// again has its table there, and the kernel waits for a grace period with each one that goes.
+    pub(super) fn trim_unused(&mut self, maps: &mut UnwindMaps) {
+        let unused = self.tables.values().filter(|table| table.users == 0);
+        if unused.map(|table| table.bytes).sum::<u64>() > self.limit / 4 {
+            self.free_unused(maps);
+        }
+        self.forget_left_out(false);
+    }
+
     /// Takes out of the kernel what no process uses.
-    pub(super) fn free_unused(&mut self, maps: &mut UnwindMaps) {
+    fn free_unused(&mut self, maps: &mut UnwindMaps) {
         let unused: Vec<_> = self.tables.extract_if(|_, table| table.users == 0).collect();
         for (_, table) in &unused {
             if let Err(error) = maps.remove_table(table.place) {
@@ -156,8 +169,12 @@ impl Tables {
             self.stats.bytes -= table.bytes;
             self.stats.rows -= table.rows;
         }
+        self.forget_left_out(!unused.is_empty());
+    }
+
+    /// Forgets why modules have no table that nobody maps any more, or, if others were `freed`, that may have one now.
+    fn forget_left_out(&mut self, freed: bool) {
         // Who else holds a module may map it again; otherwise its id is of no more use.
-        let freed = !unused.is_empty();
         self.left_out.retain(|_, (module, reason)| {
             Arc::strong_count(module) > 1 && !(freed && matches!(reason, LeftOut::NoRoom | LeftOut::Refused))
         });

@@ -78,7 +78,7 @@ impl Unwinder {
         }
         self.tables.load(wanted, &mut self.maps);
         let updated = self.switch(pid, space, seen);
-        self.tables.free_unused(&mut self.maps);
+        self.tables.trim_unused(&mut self.maps);
         updated
     }
 
@@ -116,7 +116,7 @@ impl Unwinder {
             tracing::debug!(pid, "failed to remove a process's mappings: {error}");
         }
         self.release(&old);
-        self.tables.free_unused(&mut self.maps);
+        self.tables.trim_unused(&mut self.maps);
     }
 
     fn release(&mut self, process: &Process) {

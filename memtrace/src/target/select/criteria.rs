@@ -33,7 +33,7 @@ impl Criteria {
     }
 
     /// Whether only ids were given.
-    pub(super) fn only_pids(&self) -> bool {
+    pub fn only_pids(&self) -> bool {
         !self.pids.is_empty() && !self.all && !self.describes()
     }
 

@@ -41,6 +41,13 @@ pub struct Found {
     pub unreadable: usize,
 }
 
+impl Default for Selection {
+    /// One that nothing meets, for the [`labels`](Selection::labels) of processes.
+    fn default() -> Self {
+        Self::new(Criteria::default())
+    }
+}
+
 impl Selection {
     /// Those of this machine that meet the criteria.
     pub fn new(criteria: Criteria) -> Self {

@@ -1,16 +1,20 @@
-//! `memtrace record`: the heap profile of one process.
+//! Doing a recording: from what was asked for to the files.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use memtrace::{
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
-    record::{self, Engine, EventWriter, PythonMode, Session},
+    record::{self, Engine, EventWriter, Options, Recording, Scope, Session},
     report::{SummaryOptions, summary},
     symbolize::{Names, Symbolizer},
-    target::{Launched, Target, launch, shell_status},
+    target::{Labels, Launched, Selected, Target, launch, shell_status},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -18,137 +22,20 @@ use tokio::{
 };
 
 use super::{
-    Verbosity, destination::Destination, events, progress::Progress, selection, selection::SelectionArgs,
-    size, symbols, terminal,
+    super::{
+        Verbosity,
+        destination::{self, Destination},
+        events,
+        progress::Progress,
+        symbols, terminal,
+    },
+    Args,
 };
 
-/// Record the heap of a process: who allocated what is still in use
-///
-/// Attaches to a running process, or starts a command and follows it from its first allocation. The
-/// recording ends after the given time, at Ctrl-C or SIGTERM, or with the process; the profile is
-/// written in any case. Of a process that was running before, only what it allocates from now on is seen.
-///
-/// SIGUSR1 takes all probes off, so that the process runs at full speed, and the next one sets them again; the
-/// profile says how long the gap was.
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub(super) struct Args {
-    #[command(flatten)]
-    selection: SelectionArgs,
-
-    /// End the recording after this time: seconds, or with a unit as in 500ms, 2m, 1h
-    #[arg(short, long, value_name = "TIME", value_parser = duration)]
-    duration: Option<Duration>,
-
-    /// Where to write the profile; `-` is standard output [default: memtrace.COMM.PID.pb.gz]
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-
-    /// The format of the profile [default: by the name of the output file, or else pprof]
-    #[arg(short, long, value_enum)]
-    format: Option<Format>,
-
-    /// Mean number of bytes allocated between two samples; 1 records every allocation
-    #[arg(short, long, value_name = "BYTES", default_value = "512KiB", value_parser = size::interval)]
-    sample_interval: u64,
-
-    /// How to set probes; all modes give the same profile at a different price [default: the best one that
-    /// this kernel has]
-    #[arg(long, value_enum, value_name = "MODE")]
-    attach_mode: Option<AttachMode>,
-
-    /// Also write every recorded allocation and free to this file, one JSON object per line; `memtrace report`
-    /// makes lifetimes of it
-    #[arg(long, value_name = "FILE")]
-    events: Option<PathBuf>,
-
-    /// How many stacks the summary shows
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    top: usize,
-
-    /// How many frames of a stack to keep, the innermost ones; at most 255
-    #[arg(long, value_name = "N", default_value_t = 127, value_parser = clap::value_parser!(u32).range(1..=255))]
-    max_frames: u32,
-
-    /// Whether to show Python functions, where the process is a CPython interpreter or has one in it
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
-    python: PythonMode,
-
-    /// Leave addresses as they are: `memtrace symbolize` or pprof names them later, from the files with the
-    /// mappings' build-ids
-    #[arg(long, conflicts_with_all = ["debuginfod", "debug_dirs"])]
-    no_symbolize: bool,
-
-    #[command(flatten)]
-    symbols: symbols::SymbolArgs,
-
-    /// Most live samples to keep track of [default: 262144, or 1048576 at intervals below 64KiB]
-    #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
-    max_live: Option<u32>,
-
-    /// Most distinct stacks to keep [default: 65536]
-    #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u32).range(2..=1 << 24))]
-    max_stacks: Option<u32>,
-
-    /// Size of the ring buffer through which new stacks are reported; rounded up to a power of two [default: 4MiB]
-    #[arg(long, value_name = "BYTES", hide_short_help = true, value_parser = ring_size)]
-    ring_size: Option<u32>,
-
-    /// The command to start, and its arguments
-    #[arg(trailing_var_arg = true, value_name = "CMD")]
-    command: Vec<String>,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  memtrace record -p 1234                     until Ctrl-C
-  memtrace record -p 1234 -d 30 -o heap.svg   30 seconds, as a flame graph
-  memtrace record --name 'mini-redis' -d 30   the process with such a name
-  memtrace record --port 6379                 the one that listens there
-  memtrace record --container web             the one in this container
-  memtrace record --pod shop/cart-0 --name java   the one of this name in this pod
-  memtrace record -s 1 -- ./test              every single allocation of a command
-
-Then:
-  go tool pprof -top memtrace.test.1234.pb.gz
-  go tool pprof -base before.pb.gz after.pb.gz";
-
-/// Parses a time: seconds, or with a unit.
-///
-/// # Errors
-/// A sentence that says what is accepted.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let seconds: Result<f64, _> = text.parse();
-    match seconds {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        Err(_) => humantime::parse_duration(text).ok(),
-    }
-    .filter(|duration| !duration.is_zero() && *duration < Duration::from_secs(u32::MAX.into()))
-    .ok_or_else(|| format!("{text:?} is not a time: use seconds, or a unit as in 500ms, 2m, 1h"))
-}
-
-fn ring_size(text: &str) -> Result<u32, String> {
-    let (least, most) = (4096, 1 << 30);
-    let bytes = size::bytes(text)?.next_power_of_two();
-    u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| (least..=most).contains(bytes))
-        .ok_or_else(|| format!("{text:?} is not possible: use {least} bytes to 1 GiB"))
-}
-
-/// Runs the subcommand.
-pub(super) fn run(args: &Args, verbosity: Verbosity) -> Result<ExitCode> {
-    args.selection.check(&args.command).unwrap_or_else(|error| error.exit());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    runtime.block_on(Recorder { args, verbosity }.run())
-}
-
-struct Recorder<'a> {
-    args: &'a Args,
-    verbosity: Verbosity,
+/// Does a recording.
+pub(super) struct Recorder<'a> {
+    pub(super) args: &'a Args,
+    pub(super) verbosity: Verbosity,
 }
 
 /// Signals that memtrace reacts to.
@@ -187,7 +74,8 @@ enum End {
 }
 
 impl Recorder<'_> {
-    async fn run(&self) -> Result<ExitCode> {
+    /// From what was asked for to the files.
+    pub(super) async fn run(&self) -> Result<ExitCode> {
         let args = self.args;
         // Everything that can be wrong with the output is found before anything is traced.
         let format = args
@@ -197,21 +85,26 @@ impl Recorder<'_> {
         let symbols = args.symbols.options()?;
         let named = args.output.as_deref().map(Destination::named).transpose()?;
         let found = args.selection.find(|text| self.say(text))?;
-        let pid = found.as_ref().map(|(_, selected)| selection::only(selected)).transpose()?;
-        let target = pid.map(Target::open).transpose()?;
+        let (selection, selected) = match found {
+            Some((selection, selected)) => (Some(selection), Some(selected)),
+            None => (None, None),
+        };
+        let follow = args.follow(selection)?;
+        let targets = selected.map(|selected| self.open(selected)).transpose()?;
         let mut signals = Signals::new().context("cannot listen for signals")?;
 
         let settings = Settings {
             interval: args.sample_interval,
             limits: self.limits(),
-            mode: args.attach_mode.unwrap_or_else(|| match &target {
-                Some(target) if target.has_lost_main_thread() => AttachMode::Perf,
+            mode: args.attach_mode.unwrap_or_else(|| match targets.as_deref() {
+                Some([(target, _)]) if target.has_lost_main_thread() => AttachMode::Perf,
                 _ => AttachMode::best(),
             }),
             max_frames: args.max_frames,
             events: args.events.is_some(),
             captures: false,
             log: self.verbosity.verbose >= 2,
+            newcomers: follow.newcomers(),
             loop_helper: true,
         };
         let mut engine = Engine::new(Kernel::load(&settings)?)?;
@@ -231,9 +124,10 @@ impl Recorder<'_> {
             }
             None => None,
         };
-        let mut session = match target {
-            Some(target) => Session::attach(engine, target, args.python)?,
-            None => Session::launch(engine, launch(&args.command[0], &args.command[1..])?, args.python)?,
+        let options = Options { python: args.python, follow };
+        let mut session = match targets {
+            Some(targets) => Session::attach(engine, targets, options)?,
+            None => Session::launch(engine, launch(&args.command[0], &args.command[1..])?, options)?,
         };
         if let Some(file) = events {
             let events = EventWriter::start(file, args.sample_interval);
@@ -241,20 +135,26 @@ impl Recorder<'_> {
         }
         let destination = match named {
             Some(destination) => destination,
-            None if session.launched().is_none() => self.unnamed(session.target(), format)?,
+            None if session.launched().is_none() => self.unnamed(session.first(), format)?,
             // The command's name is known when it has been executed, so the file is opened later; that
             // the directory can be written to is checked now.
             None => {
-                self.unnamed(session.target(), format)?;
+                self.unnamed(session.first(), format)?;
                 Destination::Stdout
             }
         };
         let named_later = args.output.is_none() && session.launched().is_some();
         self.say(&match session.probes() {
             // A launched command gets its probes when it has executed.
-            0 => format!("tracing pid {} from its start", session.target().pid),
+            0 => format!("tracing pid {} from its start", session.first().pid),
             probes => {
-                format!("tracing pid {} ({}, {probes} probes)", session.target().pid, session.target().comm)
+                let Target { pid, comm, .. } = session.first();
+                match session.processes() {
+                    1 => format!("tracing pid {pid} ({comm}, {probes} probes)"),
+                    more => format!(
+                        "tracing {more} processes ({probes} probes), the first of them pid {pid} ({comm})"
+                    ),
+                }
             }
         });
 
@@ -264,7 +164,8 @@ impl Recorder<'_> {
         if let Some(log) = log {
             log.finish().await;
         }
-        let destination = if named_later { self.unnamed(&recording.target, format)? } else { destination };
+        let destination =
+            if named_later { self.unnamed(&recording.processes[0].target, format)? } else { destination };
 
         let servers = symbols.debuginfod.clone();
         let mut names = if args.no_symbolize {
@@ -272,7 +173,7 @@ impl Recorder<'_> {
         } else {
             Names::new(Symbolizer::start(symbols).context("cannot start the symbolizer")?)
         };
-        let profile = record::profile(&recording, args.sample_interval, &mut names);
+        let profile = record::profile(&recording, Scope::All, args.sample_interval, &mut names);
         let profile = match &servers {
             Some(servers) => {
                 self.say("looking for debug information, also on debuginfod servers; Ctrl-C ends that");
@@ -281,7 +182,11 @@ impl Recorder<'_> {
             None => profile.await,
         };
         // Neither's failure keeps the other from being written.
-        let written = self.write(destination, format, &profile);
+        let directory = destination.directory_beside(format.ending());
+        let written = match self.write(destination, format, &profile) {
+            Ok(()) => self.write_each(directory, format, &recording, &mut names).await,
+            failed => failed,
+        };
         let events = match (recording.events.take(), &args.events) {
             (Some(out), Some(path)) => {
                 let ids = recording.sampled_stacks();
@@ -314,13 +219,8 @@ impl Recorder<'_> {
 
     /// An output whose name says what it is of.
     fn unnamed(&self, target: &Target, format: Format) -> Result<Destination> {
-        // A process chooses its name; it must not choose a directory with it.
-        let comm: String = target
-            .comm
-            .chars()
-            .map(|c| if c.is_alphanumeric() || "-_+.".contains(c) { c } else { '_' })
-            .collect();
-        Destination::unused(&format!("memtrace.{comm}.{}", target.pid), format.ending())
+        let stem = format!("memtrace.{}.{}", file_name(&target.comm), target.pid);
+        Destination::unused(Path::new(&stem), format.ending())
     }
 
     /// Lets the recording go on until something ends it.
@@ -333,24 +233,38 @@ impl Recorder<'_> {
         let mut loaded = false;
         let mut tick = interval_at(begun + Duration::from_secs(1), Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut said = false;
         let mut progress = Progress::new(terminal::is_terminal() && !self.verbosity.quiet);
         let end = loop {
             if !loaded && session.has_allocator() {
                 (loaded, deadline) = (true, Instant::now() + duration);
             }
-            let exited = session.exit_watch();
+            if session.is_over() {
+                break End::Exited;
+            }
+            if session.launched().is_some() && session.has_first_ended() && !said {
+                said = true;
+                progress.clear();
+                self.say(
+                    "the command has ended, but others that it has started go on: Ctrl-C ends the recording",
+                );
+            }
             tokio::select! {
                 biased;
                 _ = signals.interrupt.recv() => break End::Signal(libc::SIGINT),
                 _ = signals.terminate.recv() => break End::Signal(libc::SIGTERM),
                 _ = signals.pause.recv() => self.toggle(session)?,
                 () = sleep_until(deadline) => break End::Duration,
-                () = exited.ended() => break End::Exited,
                 result = session.process_events() => result?,
                 _ = tick.tick() => {
-                    session.check_main_thread();
+                    session.tick()?;
                     let counters = session.counters()?;
-                    progress.show(&session.target().comm, session.elapsed(), session.stacks(), &counters);
+                    let others = session.processes() - 1;
+                    let name = match others {
+                        0 => session.first().comm.clone(),
+                        others => format!("{} and {others} more", session.first().comm),
+                    };
+                    progress.show(&name, session.elapsed(), session.stacks(), &counters);
                 }
             }
         };
@@ -388,6 +302,56 @@ impl Recorder<'_> {
         Ok(())
     }
 
+    /// Writes a profile of each process, if there are several.
+    async fn write_each(
+        &self,
+        directory: Option<PathBuf>,
+        format: Format,
+        recording: &Recording,
+        names: &mut Names,
+    ) -> Result<()> {
+        let with_samples: Vec<_> = (0..recording.processes.len())
+            .filter(|&index| recording.processes[index].has_samples())
+            .collect();
+        let Some(directory) = directory.filter(|_| with_samples.len() > 1) else { return Ok(()) };
+        let directory = destination::create_unused(&directory)?;
+        for &index in &with_samples {
+            let target = &recording.processes[index].target;
+            let stem = directory.join(format!("{}.{}", file_name(&target.comm), target.pid));
+            let profile =
+                record::profile(recording, Scope::One(index), self.args.sample_interval, names).await;
+            let destination = Destination::unused(&stem, format.ending())?;
+            destination.write(|out| output::write(&profile, format, out))?;
+        }
+        let count = with_samples.len();
+        self.say(&format!("wrote {count} more, one of each process, to {}", directory.display()));
+        Ok(())
+    }
+
+    /// The processes that were selected. With several, those that have ended meanwhile are left out.
+    fn open(&self, selected: Vec<Selected>) -> Result<Vec<(Target, Labels)>> {
+        let mut targets = Vec::new();
+        let mut failure = None;
+        for process in selected {
+            match Target::open(process.pid) {
+                Ok(target) => targets.push((target, process.labels)),
+                Err(error) => {
+                    if let Some(earlier) = failure.replace(error) {
+                        self.say(&format!("not recorded: {earlier}"));
+                    }
+                }
+            }
+        }
+        match failure {
+            Some(error) if targets.is_empty() => Err(error.into()),
+            Some(error) => {
+                self.say(&format!("not recorded: {error}"));
+                Ok(targets)
+            }
+            None => Ok(targets),
+        }
+    }
+
     /// Waits for the command and passes its exit status on.
     async fn pass_on(&self, mut launched: Launched, end: &End, signals: &mut Signals) -> Result<ExitCode> {
         if let End::Signal(signal) = end {
@@ -410,4 +374,9 @@ impl Recorder<'_> {
             eprintln!("memtrace: {}", printable(text));
         }
     }
+}
+
+/// A process's name as part of a file's: it chooses its name, but must not choose a directory with it.
+fn file_name(comm: &str) -> String {
+    comm.chars().map(|c| if c.is_alphanumeric() || "-_+.".contains(c) { c } else { '_' }).collect()
 }

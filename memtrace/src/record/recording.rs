@@ -1,0 +1,107 @@
+//! Everything that a recording has brought.
+
+use std::time::{Duration, SystemTime};
+
+use memtrace_common::StackTotals;
+
+use super::{
+    EventWriter,
+    observed::{Counts, Observed},
+    session::Newcomers,
+};
+use crate::{
+    collect::Stacks,
+    kernel::{Books, Counters, Prices},
+    symbolize::AddressSpace,
+    target::{Labels, Target},
+    unwind,
+};
+
+/// Everything that a recording has brought, with the probes gone.
+pub struct Recording {
+    /// When the books were opened.
+    pub time: SystemTime,
+    /// How long they were open.
+    pub duration: Duration,
+    /// The processes in the order in which they were first seen: at least one.
+    pub processes: Vec<Process>,
+    /// How many more had ended without a sample.
+    pub ended_without_samples: u64,
+    /// What could not be entered under any stack of any process.
+    pub without_stack: Vec<(u64, StackTotals)>,
+    pub(super) newcomers: Newcomers,
+    /// The kernel program's counters.
+    pub counters: Counters,
+    /// Sampled calls that had not returned when their process executed another program.
+    pub calls_cut_off: u64,
+    /// Where events were written, to be finished.
+    pub events: Option<EventWriter>,
+    /// What probes cost on this machine.
+    pub prices: Prices,
+    /// How often the books were closed for a while, and for how long in all.
+    pub pauses: (u64, Duration),
+    /// When the last pause ended: nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_pause_ns: u64,
+    /// Records of the ring buffer that this version does not know.
+    pub unknown_events: u64,
+    /// The unwind tables at the end.
+    pub unwind: unwind::Stats,
+}
+
+/// What a recording has brought of one process.
+pub struct Process {
+    /// The process.
+    pub target: Target,
+    /// Its labels: its id and its last name, container and pod.
+    pub labels: Vec<(String, String)>,
+    /// Its code.
+    pub space: AddressSpace,
+    /// The stacks that were announced.
+    pub stacks: Stacks,
+    /// What the books said at its end, or at the end of the recording.
+    pub books: Books,
+    /// How many Python interpreters were found whose frames cannot be read.
+    pub python_unsupported: u64,
+    /// The CPU time that it has used meanwhile, where it could be asked.
+    pub cpu_time: Option<Duration>,
+    /// How long it ran before its probes were set, although it was to be recorded from its beginning.
+    pub late: Duration,
+    pub(super) counts: Counts,
+}
+
+impl Process {
+    pub(super) fn new(observed: Observed, books: Books) -> Self {
+        let labels = Labels { comm: observed.target.comm.clone(), ..observed.labels.clone() };
+        Self {
+            labels: labels.pairs().map(|(key, value)| (key.to_owned(), value)).collect(),
+            python_unsupported: observed.python.unsupported(),
+            cpu_time: observed.cpu_time(),
+            target: observed.target,
+            space: observed.space,
+            stacks: observed.stacks,
+            late: observed.late,
+            counts: observed.counts,
+            books,
+        }
+    }
+
+    /// Whether anything was recorded of it.
+    pub fn has_samples(&self) -> bool {
+        sampled(&self.books.totals).next().is_some()
+    }
+}
+
+impl Recording {
+    /// The stacks that were sampled, in the order of the samples of the profile of all processes.
+    pub fn sampled_stacks(&self) -> Vec<u64> {
+        let of_processes = self.processes.iter().flat_map(|process| &process.books.totals);
+        sampled(of_processes.chain(&self.without_stack)).map(|(stack_id, _)| *stack_id).collect()
+    }
+}
+
+/// Those stacks that have samples.
+pub(super) fn sampled<'a>(
+    totals: impl IntoIterator<Item = &'a (u64, StackTotals)>,
+) -> impl Iterator<Item = &'a (u64, StackTotals)> {
+    totals.into_iter().filter(|(_, totals)| totals.samples > 0)
+}
