@@ -111,7 +111,7 @@ impl Kernel {
     pub fn books(&self) -> Result<BTreeMap<u32, Books>, LoadError> {
         let mut books: BTreeMap<u32, Books> = BTreeMap::new();
         let map: HashMap<&MapData, u64, StackTotals> = self.map("STACKS")?;
-        for entry in map.iter() {
+        for entry in &map {
             let (stack_id, mut totals) = entry?;
             self.forgotten.add_to(stack_id, &mut totals);
             books.entry(totals.tgid).or_default().totals.push((stack_id, totals));
