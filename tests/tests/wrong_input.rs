@@ -152,7 +152,7 @@ fn no_permission() {
     // Where an unprivileged user can reach the binary and write the profile.
     std::fs::set_permissions(recorder.dir(), PermissionsExt::from_mode(0o777)).unwrap();
     let binary = recorder.dir().join("memtrace");
-    std::fs::copy(tools::memtrace(), &binary).unwrap();
+    tools::copy_program(tools::memtrace(), &binary);
     for rest in [["-p", &leak.pid().to_string()], ["--", "true"]] {
         let mut command = tools::command("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&binary);
