@@ -60,6 +60,8 @@ pub struct Recording {
     pub unwind_errors: u64,
     /// Times at which new code of the process could not be probed.
     pub late_errors: u64,
+    /// Allocator functions of which the kernel program could not be told where they stand.
+    pub functions_left_out: u64,
 }
 
 impl Recording {
@@ -196,6 +198,11 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         "probes_failed",
         recording.late_errors,
         "times no probe could be set on code that the process had loaded: its allocations there are missing",
+    );
+    profile.losses.add(
+        "functions_left_out",
+        recording.functions_left_out,
+        "allocator functions did not fit into the kernel program's lists: an allocation of which one calls another may count twice, or the frame of an operator new be shown",
     );
     let never_returned = recording.in_flight.iter().filter(|call| call.threshold != 0).count() as u64;
     profile.losses.add("calls_unfinished", never_returned + recording.calls_cut_off, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
