@@ -105,7 +105,7 @@ pub(crate) fn check_committed(repo: &Repo, arch: &str) -> Result<()> {
 }
 
 /// The flags that are this machine's or the architecture's. The prefixes are cut off so that no path of
-/// this machine gets into the object and two checkouts give the same bytes.
+/// this machine gets into the object. (In the functions' names there is a hash of where the checkout is.)
 fn machine_flags(repo: &Repo, arch: &str) -> Result<Vec<String>> {
     let home =
         std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
@@ -157,12 +157,15 @@ fn carried_digest(path: &Path) -> Result<String> {
 }
 
 /// Says whether a rebuild gives the committed bytes. That it does not is no error: Debian's compiler is
-/// updated over time.
+/// updated over time, and cargo's names for crates depend on where the checkout is.
 fn compare(repo: &Repo, fresh: &Path, committed: &Path) -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let same = read(fresh)? == read(committed)?;
-    let verdict =
-        if same { "the same bytes" } else { "other bytes (this compiler is not the one it was built with)" };
+    let verdict = if same {
+        "the same bytes"
+    } else {
+        "other bytes (it was built by another compiler, or in another place)"
+    };
     println!("{} is of these sources; a fresh build gives {verdict}", repo.relative(committed));
     Ok(())
 }

@@ -74,6 +74,22 @@ impl Modules {
 
     /// The module of a file that was opened, or could not be.
     pub(super) fn file(&self, path: &Path, file: io::Result<File>, root: Option<&Arc<Root>>) -> Arc<Module> {
+        self.module(path, file, root, |_| None)
+    }
+
+    /// The module of what was copied from a process's memory: one for all copies, since no probe is set there.
+    pub(super) fn image(&self, path: &Path, image: File) -> Arc<Module> {
+        self.module(path, Ok(image), None, |original| original)
+    }
+
+    /// `instead` may choose the module of which a file is a copy.
+    fn module(
+        &self,
+        path: &Path,
+        file: io::Result<File>,
+        root: Option<&Arc<Root>>,
+        instead: impl FnOnce(Option<Arc<Module>>) -> Option<Arc<Module>>,
+    ) -> Arc<Module> {
         let opened = file.and_then(|file| Ok((Identity::from(&file.metadata()?), file)));
         let mut table = self.lock();
         let (identity, file) = match opened {
@@ -87,6 +103,9 @@ impl Modules {
             Ok(elf) => elf,
             Err(_) => return table.keep(identity, path, Err(Failure::Malformed), Elf::default(), None),
         };
+        if let Some(original) = instead(table.original(&elf, identity.size())) {
+            return original;
+        }
         let Some(slot) = Slot::take(&self.open, self.max_open) else {
             return Module::new(path, Err(Failure::TooManyFiles), elf, None);
         };
@@ -109,8 +128,8 @@ impl Table {
         elf: Elf,
         root: Option<Arc<Root>>,
     ) -> Arc<Module> {
+        let original = self.original(&elf, identity.size());
         let key = (elf.build_id.clone(), identity.size());
-        let original = self.by_build_id.get(&key).and_then(Weak::upgrade).filter(|_| !key.0.is_empty());
         let content = original.as_ref().map(|original| original.content());
         let module = Module::with_content(path, file, elf, root, content);
         self.prune();
@@ -119,6 +138,14 @@ impl Table {
             self.by_build_id.insert(key, Arc::downgrade(&module));
         }
         module
+    }
+
+    /// The module of which a file is a copy.
+    fn original(&self, elf: &Elf, size: u64) -> Option<Arc<Module>> {
+        if elf.build_id.is_empty() {
+            return None;
+        }
+        self.by_build_id.get(&(elf.build_id.clone(), size)).and_then(Weak::upgrade)
     }
 
     /// Drops what nobody refers to any more, once per doubling of the table.
