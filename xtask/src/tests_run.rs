@@ -12,14 +12,18 @@ use anyhow::{Context, Result, bail};
 /// More failures than this are no accident.
 const ACCIDENTS: usize = 3;
 
-/// Runs `cargo test … -- <arguments>`, and returns the names of the tests that failed at first, but not when they
+/// Runs `cargo test … -- <options> <filters>`, and returns the names of the tests that failed at first, but not when they
 /// ran once more, alone.
 ///
 /// # Errors
 /// When a test fails twice, more than [`ACCIDENTS`] tests fail, or the tests could not be built or run.
-pub(crate) fn run(cargo_test: impl Fn() -> Command, arguments: &[String]) -> Result<Vec<String>> {
+pub(crate) fn run(
+    cargo_test: impl Fn() -> Command,
+    options: &[&str],
+    filters: &[String],
+) -> Result<Vec<String>> {
     let mut all = cargo_test();
-    all.args(["--no-fail-fast", "--"]).args(arguments);
+    all.args(["--no-fail-fast", "--"]).args(options).args(filters);
     let (passed, said) = run_aloud(&mut all)?;
     let failed = failures(&said);
     if passed {
@@ -30,7 +34,7 @@ pub(crate) fn run(cargo_test: impl Fn() -> Command, arguments: &[String]) -> Res
     }
     println!("== once more, alone: {}", failed.join(", "));
     let mut again = cargo_test();
-    again.args(["--no-fail-fast", "--", "--exact"]).args(&failed).env("RUST_TEST_THREADS", "1");
+    again.args(["--no-fail-fast", "--", "--exact"]).args(options).args(&failed).env("RUST_TEST_THREADS", "1");
     let (passed, _) = run_aloud(&mut again)?;
     match passed {
         true => Ok(failed),
@@ -102,9 +106,9 @@ mod tests {
     fn a_test_that_passes_alone_is_named_and_one_that_fails_twice_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let ran = dir.path().join("ran");
-        assert!(run(harness("true"), &[]).unwrap().is_empty());
+        assert!(run(harness("true"), &[], &[]).unwrap().is_empty());
         let second = format!("test -e {ran} || ! touch {ran}", ran = ran.display());
-        assert_eq!(run(harness(&second), &[]).unwrap(), ["a"]);
-        assert_eq!(run(harness("false"), &[]).unwrap_err().to_string(), "tests failed twice");
+        assert_eq!(run(harness(&second), &[], &[]).unwrap(), ["a"]);
+        assert_eq!(run(harness("false"), &[], &[]).unwrap_err().to_string(), "tests failed twice");
     }
 }

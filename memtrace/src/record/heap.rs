@@ -232,6 +232,11 @@ fn add_losses(profile: &mut Profile, recording: &Recording, processes: &[Process
         sum(|process| process.counts.late_errors),
         "times no probe could be set on code that the process had loaded: its allocations there are missing",
     );
+    profile.losses.add(
+        "functions_left_out",
+        sum(|process| process.counts.functions_left_out),
+        "allocator functions did not fit into the kernel program's lists: an allocation of which one calls another may count twice, or the frame of an operator new be shown",
+    );
     let in_flight = || processes.iter().flat_map(|process| &process.books.in_flight);
     let never_returned = in_flight().filter(|call| call.threshold != 0).count() as u64;
     profile.losses.add("calls_unfinished", never_returned + recording.calls_cut_off, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
