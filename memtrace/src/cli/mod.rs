@@ -3,6 +3,7 @@
 mod destination;
 mod doctor;
 mod events;
+mod guard;
 mod logging;
 mod progress;
 mod record;
@@ -55,6 +56,8 @@ enum Command {
     Report(report::Args),
     Symbolize(symbolize::Args),
     Doctor(doctor::Args),
+    #[command(hide = true)]
+    Guard(guard::Args),
 }
 
 /// What the user asked for beside the subcommand.
@@ -76,6 +79,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Symbolize(args) => symbolize::run(&args, verbosity),
         Command::Doctor(args) => doctor::run(&args, verbosity),
+        Command::Guard(args) => guard::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -29,5 +29,5 @@ pub use log::KernelLog;
 pub use mode::AttachMode;
 pub use multi::{Leg, MultiPrograms};
 pub use price::Prices;
-pub use process::Watch;
+pub use process::{Abandoned, Watch};
 pub use unwind_maps::UnwindMaps;

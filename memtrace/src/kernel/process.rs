@@ -1,9 +1,11 @@
 //! What the kernel program is told of a process.
 
-use aya::maps::{HashMap, MapData, MapError};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use memtrace_common::{InternalCallers, WATCH_CHILDREN, WATCH_STOP, Wrappers, python::PythonRuntime};
 
-use super::{Kernel, LoadError, load::tracepoint};
+use super::{Kernel, LoadError, load::tracepoint, multi};
 
 /// Whether there simply was no such key.
 fn is_missing(error: &MapError) -> bool {
@@ -23,7 +25,50 @@ pub struct Watch {
     pub children: bool,
 }
 
+/// What a memtrace that was killed has left for a moment, for whoever holds descriptors of its tables: processes that are
+/// stopped, or are about to be, and nobody who lets them go on.
+pub struct Abandoned {
+    watched: HashMap<MapData, u32, u32>,
+    running: Array<MapData, u64>,
+}
+
+impl Abandoned {
+    /// From descriptors of [these tables](Kernel::for_guard).
+    ///
+    /// # Errors
+    /// When they are others.
+    pub fn new(watched: OwnedFd, running: OwnedFd) -> Result<Self, MapError> {
+        Ok(Self {
+            watched: Map::HashMap(MapData::from_fd(watched)?).try_into()?,
+            running: Map::Array(MapData::from_fd(running)?).try_into()?,
+        })
+    }
+
+    /// Closes the books, so that the kernel program stops no more processes.
+    ///
+    /// # Errors
+    /// When the kernel refuses the write.
+    pub fn close_books(&mut self) -> Result<(), MapError> {
+        self.running.set(0, 0, 0)
+    }
+
+    /// The processes that may be stopped.
+    pub fn stopped(&self) -> Vec<u32> {
+        let stopped = self.watched.iter().filter_map(Result::ok).filter(|(_, watch)| watch & WATCH_STOP != 0);
+        stopped.map(|(pid, _)| pid).collect()
+    }
+}
+
 impl Kernel {
+    /// The tables that [`Abandoned`] is made of.
+    ///
+    /// # Errors
+    /// When the kernel program has no such tables.
+    pub fn for_guard(&self) -> Result<(BorrowedFd<'_>, BorrowedFd<'_>), LoadError> {
+        let table = |name| multi::descriptor(self.any_map(name)?).ok_or(LoadError::Missing(name));
+        Ok((table("WATCHED")?, table("RUNNING")?))
+    }
+
     /// Says which wrappers process `pid` has.
     ///
     /// # Errors

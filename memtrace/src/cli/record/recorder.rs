@@ -26,6 +26,7 @@ use super::{
         Verbosity,
         destination::{self, Destination},
         events,
+        guard::{Guard, Line},
         progress::Progress,
         symbols, terminal,
     },
@@ -107,6 +108,7 @@ impl Recorder<'_> {
             newcomers: follow.newcomers(),
             loop_helper: true,
         };
+        let line = targets.is_none().then(Line::new).transpose()?;
         let mut engine = Engine::new(Kernel::load(&settings)?)?;
         let log = match settings.log {
             true => Some(
@@ -124,6 +126,14 @@ impl Recorder<'_> {
             }
             None => None,
         };
+        let guard = line.and_then(|line| {
+            // Without one, the worst is that a process has to be told to go on by hand.
+            Guard::start(line, engine.kernel())
+                .inspect_err(|error| {
+                    tracing::warn!("{error:#}; if memtrace is killed, SIGCONT lets processes go on");
+                })
+                .ok()
+        });
         let options = Options { python: args.python, follow };
         let mut session = match targets {
             Some(targets) => Session::attach(engine, targets, options)?,
@@ -161,6 +171,7 @@ impl Recorder<'_> {
         let end = self.watch(&mut session, &mut signals).await?;
         let ended_ns = record::monotonic_ns();
         let (mut recording, launched) = session.finish()?;
+        drop(guard);
         if let Some(log) = log {
             log.finish().await;
         }
