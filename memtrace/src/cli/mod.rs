@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, one way out for errors.
 
+mod allocators;
 mod destination;
 mod doctor;
 mod events;

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use memtrace::{
+    allocator::Custom,
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
@@ -17,7 +18,9 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use super::{Verbosity, destination::Destination, events, progress::Progress, size, symbols, terminal};
+use super::{
+    Verbosity, allocators, destination::Destination, events, progress::Progress, size, symbols, terminal,
+};
 
 /// Record the heap of a process: who allocated what is still in use
 ///
@@ -92,6 +95,20 @@ pub(super) struct Args {
     /// Size of the ring buffer through which new stacks are reported; rounded up to a power of two [default: 4MiB]
     #[arg(long, value_name = "BYTES", hide_short_help = true, value_parser = ring_size)]
     ring_size: Option<u32>,
+
+    /// Only the functions of one family in the table of allocators, for a process in which another one is in the
+    /// way; docs/allocators.md has the table
+    #[arg(long, value_name = "NAME", value_parser = allocators::family())]
+    allocator: Option<String>,
+
+    /// Another function that allocates: a file, a symbol, and where its size and its result are, as in
+    /// 'libpool.so:pool_alloc:size=arg1,ret'; more in docs/allocators.md
+    #[arg(long, value_name = "FILE:FUNCTION:SHAPE", value_parser = Custom::allocation)]
+    alloc: Vec<Custom>,
+
+    /// Another function that frees, as in 'libpool.so:pool_free:arg1'
+    #[arg(long, value_name = "FILE:FUNCTION:ARGUMENT", value_parser = Custom::free)]
+    free: Vec<Custom>,
 
     /// The command to start, and its arguments
     #[arg(trailing_var_arg = true, value_name = "CMD")]
@@ -219,9 +236,13 @@ impl Recorder<'_> {
             }
             None => None,
         };
+        let selection = allocators::selection(args.allocator.as_deref(), &args.alloc, &args.free);
         let mut session = match target {
-            Some(target) => Session::attach(kernel, target, args.python)?,
-            None => Session::launch(kernel, launch(&args.command[0], &args.command[1..])?, args.python)?,
+            Some(target) => Session::attach(kernel, target, args.python, selection)?,
+            None => {
+                let launched = launch(&args.command[0], &args.command[1..])?;
+                Session::launch(kernel, launched, args.python, selection)?
+            }
         };
         if let Some(file) = events {
             let events = EventWriter::start(file, args.sample_interval);

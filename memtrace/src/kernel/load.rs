@@ -481,7 +481,9 @@ fn has_loop_helper() -> bool {
 /// The programs that aya loads in this mode.
 fn uprobes(mode: AttachMode) -> &'static [&'static str] {
     match mode {
-        AttachMode::Perf => &["allocate_entry", "allocate_return", "free_entry", "loader_changed"],
+        AttachMode::Perf => {
+            &["allocate_entry", "allocate_return", "allocate_ret", "free_entry", "loader_changed"]
+        }
         AttachMode::Session | AttachMode::Multi => &["loader_changed"],
     }
 }

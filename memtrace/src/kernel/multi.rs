@@ -26,9 +26,21 @@ pub enum Leg {
     AllocationEntry,
     /// Return of an allocation function; not in session mode.
     AllocationReturn,
+    /// Entry of an allocation function that may throw.
+    ThrowingEntry,
+    /// The `ret` instructions of such a function.
+    ThrowingReturn,
 }
 
 impl Leg {
+    const ALL: [Self; 5] = [
+        Self::Free,
+        Self::AllocationEntry,
+        Self::AllocationReturn,
+        Self::ThrowingEntry,
+        Self::ThrowingReturn,
+    ];
+
     fn at_return(self) -> bool {
         self == Self::AllocationReturn
     }
@@ -37,7 +49,8 @@ impl Leg {
     pub fn perf_program(self) -> &'static str {
         match self {
             Self::Free => "free_entry",
-            Self::AllocationEntry => "allocate_entry",
+            Self::AllocationEntry | Self::ThrowingEntry => "allocate_entry",
+            Self::ThrowingReturn => "allocate_ret",
             Self::AllocationReturn => "allocate_return",
         }
     }
@@ -47,6 +60,8 @@ impl Leg {
         match (self, mode) {
             (_, AttachMode::Perf) | (Self::AllocationReturn, AttachMode::Session) => None,
             (Self::Free, _) => Some(("free_entry", AttachType::Multi)),
+            (Self::ThrowingEntry, _) => Some(("allocate_entry", AttachType::Multi)),
+            (Self::ThrowingReturn, _) => Some(("allocate_ret", AttachType::Multi)),
             (Self::AllocationEntry, AttachMode::Session) => Some(("allocate_session", AttachType::Session)),
             (Self::AllocationEntry, AttachMode::Multi) => Some(("allocate_entry", AttachType::Multi)),
             (Self::AllocationReturn, AttachMode::Multi) => Some(("allocate_return", AttachType::Multi)),
@@ -64,7 +79,7 @@ impl MultiPrograms {
     pub(super) fn load(ebpf: &Ebpf, mode: AttachMode) -> Result<Self, LoadError> {
         let (object, btf) = relocated(ebpf).map_err(LoadError::Relocation)?;
         let mut programs = HashMap::new();
-        for leg in [Leg::Free, Leg::AllocationEntry, Leg::AllocationReturn] {
+        for leg in Leg::ALL {
             let Some((name, attach_type)) = leg.program(mode) else { continue };
             let code = code(&object, name).ok_or(LoadError::Missing(name))?;
             let fd = sys::load(name, &code, btf.as_ref(), attach_type)

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{EventWriter, PythonMode, Recording, cost, python::Python};
 use crate::{
-    allocator::{Discovered, Discovery},
+    allocator::{Discovered, Discovery, Selection},
     attach::{self, AttachError, Plan, Probes},
     collect::{Announced, Event, ImageChange, Stacks},
     kernel::{AttachMode, Counters, Kernel, LoadError},
@@ -54,6 +54,19 @@ pub enum SessionError {
         comm: String,
         /// How many files were looked at.
         modules: usize,
+    },
+    /// A function that the user has named is not there.
+    #[error(
+        "found no function {function} in {library} of process {pid}: give the file as /proc/{pid}/maps has it, or the \
+         last part of that, or `exe`, and the function as `nm` or `nm -D` shows it; the file must not be stripped of it"
+    )]
+    NoSuchFunction {
+        /// The process.
+        pid: u32,
+        /// The file, as the user has named it.
+        library: String,
+        /// The function.
+        function: String,
     },
     /// The kernel's descriptors cannot be waited for.
     #[error("cannot watch process {0}")]
@@ -106,13 +119,22 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`]. Nothing stays behind.
-    pub fn attach(kernel: Kernel, target: Target, python: PythonMode) -> Result<Self, SessionError> {
+    pub fn attach(
+        kernel: Kernel,
+        target: Target,
+        python: PythonMode,
+        selection: Arc<Selection>,
+    ) -> Result<Self, SessionError> {
         let pid = target.pid;
         if target.has_lost_main_thread() && kernel.mode() != AttachMode::Perf {
             return Err(TargetError::MainThreadEnded(pid).into());
         }
-        let mut session = Self::new(kernel, target, None, python)?;
+        let mut session = Self::new(kernel, target, None, python, selection)?;
         session.probe_new_code().map_err(|error| session.explain(error))?;
+        if let Some(missing) = session.discovery.missing().next() {
+            let (library, function) = (missing.library.clone(), missing.symbol.clone());
+            return Err(SessionError::NoSuchFunction { pid, library, function });
+        }
         if !session.discovery.can_allocate() {
             return Err(session.no_allocator());
         }
@@ -125,10 +147,15 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn launch(mut kernel: Kernel, launched: Launched, python: PythonMode) -> Result<Self, SessionError> {
+    pub fn launch(
+        mut kernel: Kernel,
+        launched: Launched,
+        python: PythonMode,
+        selection: Arc<Selection>,
+    ) -> Result<Self, SessionError> {
         kernel.watch(launched.pid, true)?;
         let target = Target::open(launched.pid)?;
-        let mut session = Self::new(kernel, target, Some(launched), python)?;
+        let mut session = Self::new(kernel, target, Some(launched), python, selection)?;
         session.open_books()?;
         if let Some(launched) = &mut session.launched {
             launched.release();
@@ -141,6 +168,7 @@ impl Session {
         target: Target,
         launched: Option<Launched>,
         python: PythonMode,
+        selection: Arc<Selection>,
     ) -> Result<Self, SessionError> {
         let pid = target.pid;
         let watch = |error| SessionError::Watch(pid, error);
@@ -156,7 +184,7 @@ impl Session {
             target,
             kernel,
             probes: Probes::default(),
-            discovery: Discovery::default(),
+            discovery: Discovery::new(selection),
             unwinder,
             modules,
             space,
@@ -381,7 +409,7 @@ impl Session {
                     self.take_probes_off();
                 }
                 self.space = AddressSpace::open(self.target.pid, &self.modules)?;
-                self.discovery = Discovery::default();
+                self.discovery = self.discovery.anew();
                 self.python.forget(&mut self.kernel, self.target.pid)?;
             }
             ImageChange::Loader => self.space.refresh()?,
@@ -522,6 +550,9 @@ impl Session {
         }
         if !self.discovery.can_allocate() && counters.get(Counter::AllocationHits) == 0 {
             return Err(self.no_allocator());
+        }
+        for missing in self.discovery.missing() {
+            tracing::warn!("no file {} with a function {} was loaded", missing.library, missing.symbol);
         }
         let recording = Recording {
             target: self.target,

@@ -218,12 +218,12 @@ fn probe(found: &Discovered, pmu: u32, pid: u32) -> Result<(), TrialError> {
 /// The higher, the more rarely programs call it.
 fn rarity(found: &Discovered) -> u8 {
     match found.probe.kind {
-        FunctionKind::AlignedAlloc | FunctionKind::PosixMemalign => 5,
+        FunctionKind::AlignedAlloc | FunctionKind::PosixMemalign | FunctionKind::Other => 5,
         FunctionKind::ReallocArray => 4,
         FunctionKind::Realloc => 3,
         FunctionKind::Calloc => 2,
         FunctionKind::Malloc => 1,
-        FunctionKind::Free => 0,
+        FunctionKind::Free | FunctionKind::OtherFree => 0,
     }
 }
 

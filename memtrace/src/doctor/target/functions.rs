@@ -197,6 +197,8 @@ fn kind(kind: FunctionKind) -> &'static str {
         FunctionKind::AlignedAlloc => "aligned_alloc",
         FunctionKind::PosixMemalign => "posix_memalign",
         FunctionKind::Free => "free",
+        FunctionKind::Other => "malloc, with its arguments in another order",
+        FunctionKind::OtherFree => "free, with its arguments in another order",
     }
 }
 
