@@ -136,7 +136,7 @@ impl Discovery {
             .filter_map(|function| Some((function.address, find(&function.name)?.1)))
             .collect();
         let has_malloc = functions.iter().any(|function| function.name == "malloc");
-        let known = Known::new(known, has_malloc);
+        let known = Known::new(known, has_malloc, Arc::clone(&selection));
         let file = Inspected { space, module, image: &image, known: &known };
         for function in &functions {
             if find(&function.name).is_some_and(|(family, _)| family == CUSTOM) {
@@ -177,7 +177,7 @@ impl Discovery {
             return Err(format!("it is the same code as {}", known.function.name));
         }
         let code = file.image.code(function);
-        if straight_line::only_jumps(code) {
+        if straight_line::only_jumps(code) && file.known.is_elsewhere(file.image, function, row) {
             return Err("it only jumps to another function, which is probed".to_owned());
         }
         let is_operator = row.may_wrap && family != "rust";

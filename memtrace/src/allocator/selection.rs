@@ -27,6 +27,11 @@ impl Selection {
         if let Some(custom) = custom {
             return Some((CUSTOM, custom.function));
         }
+        self.find_known(name)
+    }
+
+    /// The same of a symbol of any file, if it is one of the table.
+    pub(super) fn find_known(&self, name: &str) -> Option<(&'static str, Function)> {
         let (family, function) = catalog::find(name)?;
         let wanted = self.family.is_none_or(|wanted| wanted.name == family.name);
         wanted.then_some((family.name, function))

@@ -5,18 +5,20 @@
 //! Nor is one needed: the call that the wrapper makes is seen. But the reader of a profile wants to see the
 //! wrapper's caller, so the kernel program is told where wrappers stand, and leaves their frames out.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    catalog::{self, Function},
+    catalog::Function,
     elf::{ElfImage, FunctionSymbol},
     flow::{self, Destination, Ends},
+    selection::Selection,
 };
 
 /// The allocator functions of one file.
 pub(super) struct Known {
     by_address: HashMap<u64, Function>,
     has_malloc: bool,
+    selection: Arc<Selection>,
 }
 
 /// How many calls may be between Rust's interface and the allocation function behind it.
@@ -24,13 +26,29 @@ const RUST_DEPTH: usize = 2;
 
 impl Known {
     /// By their virtual addresses in the file.
-    pub(super) fn new(by_address: HashMap<u64, Function>, has_malloc: bool) -> Self {
-        Self { by_address, has_malloc }
+    pub(super) fn new(
+        by_address: HashMap<u64, Function>,
+        has_malloc: bool,
+        selection: Arc<Selection>,
+    ) -> Self {
+        Self { by_address, has_malloc, selection }
     }
 
     fn at(&self, to: &Destination) -> Option<Function> {
         let here = to.address.and_then(|address| self.by_address.get(&address).copied());
-        here.or_else(|| catalog::find(to.name.as_deref()?).map(|(_, function)| function))
+        here.or_else(|| self.selection.find_known(to.name.as_deref()?).map(|(_, function)| function))
+    }
+
+    /// Whether a function that only jumps to another one leads to one that does the same and has probes. In musl,
+    /// `malloc` jumps to a function of no known name.
+    pub(super) fn is_elsewhere(
+        &self,
+        image: &ElfImage<'_>,
+        function: &FunctionSymbol,
+        row: Function,
+    ) -> bool {
+        let destinations = flow::destinations(image, image.code(function), function.address);
+        destinations.first().and_then(|to| self.at(to)).is_some_and(|to| to.kind.frees() == row.kind.frees())
     }
 
     /// Whether a function that may be a wrapper is one: it calls, or jumps to, a function that does the same.
