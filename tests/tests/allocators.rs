@@ -170,6 +170,36 @@ fn functions_that_are_not_there_are_named() {
     target.perform("leak_a 1 1");
 }
 
+#[test]
+fn growth_that_no_probe_sees_is_told() {
+    let mut target = Process::spawn(tools::command(CUSTOM.path().to_str().unwrap()).arg("grow"));
+    target.stdout_line(|line| line == "ready");
+    let mut recording = exact().attach(target.pid());
+    recording.process.stderr_line(|line| line.contains("no probe was hit") && line.contains("--alloc"));
+    recording.stop(libc::SIGINT).expect_success();
+}
+
+#[test]
+fn doctor_and_verbose_say_where_probes_are() {
+    let library = format!("{LIBRARIES}/{}", TCMALLOC_MINIMAL.file);
+    let mut command = tools::command("/usr/bin/env");
+    command.arg(format!("LD_PRELOAD={library}")).arg(CPP.path()).arg("serve");
+    let target = memtrace_tests::target::Leak::start(&mut command);
+    let pid = target.pid().to_string();
+    let report = memtrace_tests::record::run(&["doctor", "-p", &pid]).expect_success().stdout;
+    let operator = report.lines().find(|line| line.contains("operator new") && line.contains("in force"));
+    assert!(operator.is_some_and(|line| line.contains("ret (single-stepped)")), "{report}");
+    let lines = |name: &str, how: &str| {
+        report.lines().filter(|line| line.trim().starts_with(name) && line.contains(how)).count()
+    };
+    assert_eq!(lines("malloc ", "in force"), 1, "{report}");
+    assert_eq!(lines("malloc ", "interposed by libtcmalloc_minimal"), 1, "{report}");
+    let mut verbose = memtrace_tests::record::memtrace();
+    verbose.args(["-v", "record", "-p", &pid, "-d", "100ms", "-o", "/dev/null"]);
+    let said = Process::spawn(&mut verbose).finish().expect_success().stderr;
+    assert!(said.contains("attached to malloc in") && said.contains("`ret` instructions"), "{said}");
+}
+
 /// A request that nginx answers.
 fn get(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("nginx listens");

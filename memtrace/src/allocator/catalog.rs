@@ -357,6 +357,11 @@ pub fn find(symbol: &str) -> Option<(&'static Family, Function)> {
     })
 }
 
+/// The place of a family in the table; that of what is not in it is before all.
+pub(super) fn rank(family: &str) -> Option<usize> {
+    FAMILIES.iter().position(|known| known.name == family)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use memtrace_common::{CallerRange, FunctionKind, MAX_WRAPPERS, Probe, Wrappers};
 use object::ReadCache;
 
 use super::{
-    catalog::Function,
+    catalog::{self, Function},
     custom::Custom,
     elf::{ElfError, ElfImage, FunctionSymbol},
     flow::Ends,
@@ -130,7 +130,9 @@ impl Discovery {
         let selection = Arc::clone(&self.selection);
         let is_main = space.main().is_some_and(|main| main.module().id() == module.id());
         let find = |name: &str| selection.find(module.path(), is_main, name);
-        let functions = image.functions(|name| name == LOADER_HOOK || find(name).is_some());
+        let mut functions = image.functions(|name| name == LOADER_HOOK || find(name).is_some());
+        // Of names of the same code, the one that people know stands for it.
+        functions.sort_by_key(|function| find(&function.name).map(|(family, _)| catalog::rank(family)));
         let known: HashMap<u64, Function> = functions
             .iter()
             .filter_map(|function| Some((function.address, find(&function.name)?.1)))

@@ -8,8 +8,8 @@ use memtrace::{
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
-    record::{self, EventWriter, PythonMode, Session},
-    report::{SummaryOptions, summary},
+    record::{self, EventWriter, PythonMode, Session, Silence},
+    report::{SummaryOptions, summary, units},
     symbolize::{Names, Symbolizer},
     target::{Launched, Target, launch, shell_status},
 };
@@ -190,6 +190,15 @@ impl Signals {
 /// How long a command is waited for that has no allocator yet, before the time of its recording begins all the same.
 const LOADING: Duration = Duration::from_secs(10);
 
+/// A process grows by so many bytes, and no probe is hit.
+fn unseen(pid: u32, bytes: u64) -> String {
+    format!(
+        "process {pid} has grown by {} and no probe was hit: it gets its memory by other functions. \
+         `memtrace doctor -p {pid}` says which have probes; --alloc and --free name others",
+        units::bytes(i128::from(bytes))
+    )
+}
+
 /// Why a recording has ended.
 enum End {
     Duration,
@@ -343,6 +352,7 @@ impl Recorder<'_> {
         let mut tick = interval_at(begun + Duration::from_secs(1), Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut progress = Progress::new(terminal::is_terminal() && !self.verbosity.quiet);
+        let mut silence = Silence::default();
         let end = loop {
             if !loaded && session.has_allocator() {
                 (loaded, deadline) = (true, Instant::now() + duration);
@@ -359,6 +369,10 @@ impl Recorder<'_> {
                 _ = tick.tick() => {
                     session.check_main_thread();
                     let counters = session.counters()?;
+                    if let Some(bytes) = silence.look(session.target.pid, session.elapsed(), &counters) {
+                        progress.clear();
+                        self.say(&unseen(session.target.pid, bytes));
+                    }
                     progress.show(&session.target.comm, session.elapsed(), session.stacks(), &counters);
                 }
             }

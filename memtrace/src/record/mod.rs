@@ -9,6 +9,7 @@ mod live;
 mod losses;
 mod python;
 mod session;
+mod silence;
 mod stacks;
 
 pub use cost::probe_time;
@@ -16,3 +17,4 @@ pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};
 pub use heap::{Recording, profile};
 pub use python::PythonMode;
 pub use session::{Session, SessionError, monotonic_ns};
+pub use silence::Silence;

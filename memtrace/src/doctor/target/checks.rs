@@ -156,8 +156,8 @@ pub(super) fn allocator(discovery: &Discovery, inside: &Inside, space: &AddressS
                 "none of its files ({} with code) defines malloc or another function that memtrace knows",
                 files(space)
             ),
-            "if the program is statically linked, keep its symbol table (do not strip it) or link it dynamically; an \
-             allocator of its own under other names cannot be traced yet",
+            "if the program is statically linked, keep its symbol table (do not strip it) or link it dynamically; name an \
+             allocator of its own by --alloc and --free",
         );
     }
     let functions = discovery.functions.len();
