@@ -24,7 +24,7 @@ pub use event::{
     BlockEvent, EVENT_ALLOCATED, EVENT_EXEC, EVENT_FREED, EVENT_LOADER, EVENT_NEW_STACK, ImageChanged,
     NewStack, WATCH, WATCH_AND_STOP,
 };
-pub use function::{FunctionKind, Probe};
+pub use function::{Arguments, FunctionKind, MAX_ARGUMENTS, Probe};
 pub use live::{
     Block, CallerRange, InFlight, InFlightKey, InternalCallers, LiveKey, MAX_CALLER_RANGES, MAX_WRAPPERS,
     Wrappers,

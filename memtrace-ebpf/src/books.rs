@@ -8,14 +8,13 @@ use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap},
-    programs::RetProbeContext,
 };
 use memtrace_common::{
     Block, Counter, EVENT_ALLOCATED, EVENT_FREED, InFlight, LiveKey, STACK_NOT_RECORDED, StackTotals,
     sampling,
 };
 
-use crate::{atomic, control, counters::count, diagnostics, events, filter::Filter, stack, task};
+use crate::{arch, atomic, control, counters::count, diagnostics, events, filter::Filter, stack, task};
 
 /// The live blocks. Allocated as it fills, so that a large limit costs nothing until it is needed.
 #[map]
@@ -109,9 +108,9 @@ fn untracked(pid_tgid: u64, block: &Block) {
 
 /// Enters a new block.
 #[inline(always)]
-pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call: &InFlight) {
+pub(crate) fn allocated(caller: &arch::Registers, pid_tgid: u64, address: u64, call: &InFlight) {
     let weight = sampling::weight(call.size, call.threshold);
-    let mut stack_id = stack::record(ctx, pid_tgid);
+    let mut stack_id = stack::record(caller, pid_tgid);
     if totals_of(stack_id, pid_tgid).is_none() {
         count(Counter::StacksFull);
         diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::StacksFull));

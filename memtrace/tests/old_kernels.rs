@@ -1,5 +1,7 @@
 //! What is done on kernels that are older than this machine's. Attaching takes root, so without it this does nothing.
 
+use std::sync::Arc;
+
 use memtrace::kernel::{AttachMode, Kernel, Limits, Settings};
 use memtrace::record::{Engine, PythonMode, Recording, Session};
 use memtrace::target::launch;
@@ -21,7 +23,8 @@ async fn record(mode: AttachMode, loop_helper: bool) -> Recording {
     let kernel = Kernel::load(&settings).expect("the kernel accepts the program");
     let engine = Engine::new(kernel).expect("prices can be measured");
     let command = launch("/bin/ls", &["/".to_owned()]).expect("the program starts");
-    let mut session = Session::launch(engine, command, PythonMode::Off).expect("it is recorded");
+    let mut session =
+        Session::launch(engine, command, PythonMode::Off, Arc::default()).expect("it is recorded");
     let exit = session.exit_watch();
     loop {
         tokio::select! {

@@ -1,6 +1,6 @@
 //! Recording one program with memtrace, and comparing each of its walks.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -43,9 +43,9 @@ pub(crate) async fn record(name: &str, interval: u64, load: Load) -> Result<Figu
     };
     let engine = Engine::new(Kernel::load(&settings)?)?;
     let session = match &load.traced {
-        Traced::Running(pid) => Session::attach(engine, Target::open(*pid)?, PythonMode::Off),
+        Traced::Running(pid) => Session::attach(engine, Target::open(*pid)?, PythonMode::Off, Arc::default()),
         Traced::Command(command) => {
-            Session::launch(engine, launch(&command[0], &command[1..])?, PythonMode::Off)
+            Session::launch(engine, launch(&command[0], &command[1..])?, PythonMode::Off, Arc::default())
         }
     };
     let (recording, oracle) = follow(session?).await?;

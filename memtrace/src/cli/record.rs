@@ -4,11 +4,12 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use memtrace::{
+    allocator::Custom,
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
-    record::{self, Engine, EventWriter, PythonMode, Session},
-    report::{SummaryOptions, summary},
+    record::{self, Engine, EventWriter, PythonMode, Session, Silence},
+    report::{SummaryOptions, summary, units},
     symbolize::{Names, Symbolizer},
     target::{Launched, Target, launch, shell_status},
 };
@@ -18,8 +19,8 @@ use tokio::{
 };
 
 use super::{
-    Verbosity, destination::Destination, events, progress::Progress, selection, selection::SelectionArgs,
-    size, symbols, terminal,
+    Verbosity, allocators, destination::Destination, events, progress::Progress, selection,
+    selection::SelectionArgs, size, symbols, terminal,
 };
 
 /// Record the heap of a process: who allocated what is still in use
@@ -93,6 +94,20 @@ pub(super) struct Args {
     /// Size of the ring buffer through which new stacks are reported; rounded up to a power of two [default: 4MiB]
     #[arg(long, value_name = "BYTES", hide_short_help = true, value_parser = ring_size)]
     ring_size: Option<u32>,
+
+    /// Only the functions of one family in the table of allocators, for a process in which another one is in the
+    /// way; docs/allocators.md has the table
+    #[arg(long, value_name = "NAME", value_parser = allocators::family())]
+    allocator: Option<String>,
+
+    /// Another function that allocates: a file, a symbol, and where its size and its result are, as in
+    /// 'libpool.so:pool_alloc:size=arg1,ret'; more in docs/allocators.md
+    #[arg(long, value_name = "FILE:FUNCTION:SHAPE", value_parser = Custom::allocation)]
+    alloc: Vec<Custom>,
+
+    /// Another function that frees, as in 'libpool.so:pool_free:arg1'
+    #[arg(long, value_name = "FILE:FUNCTION:ARGUMENT", value_parser = Custom::free)]
+    free: Vec<Custom>,
 
     /// The command to start, and its arguments
     #[arg(trailing_var_arg = true, value_name = "CMD")]
@@ -179,6 +194,15 @@ impl Signals {
 /// How long a command is waited for that has no allocator yet, before the time of its recording begins all the same.
 const LOADING: Duration = Duration::from_secs(10);
 
+/// A process grows by so many bytes, and no probe is hit.
+fn unseen(pid: u32, bytes: u64) -> String {
+    format!(
+        "process {pid} has grown by {} and no probe was hit: it gets its memory by other functions. \
+         `memtrace doctor -p {pid}` says which have probes; --alloc and --free name others",
+        units::bytes(i128::from(bytes))
+    )
+}
+
 /// Why a recording has ended.
 enum End {
     Duration,
@@ -231,9 +255,13 @@ impl Recorder<'_> {
             }
             None => None,
         };
+        let selection = allocators::selection(args.allocator.as_deref(), &args.alloc, &args.free);
         let mut session = match target {
-            Some(target) => Session::attach(engine, target, args.python)?,
-            None => Session::launch(engine, launch(&args.command[0], &args.command[1..])?, args.python)?,
+            Some(target) => Session::attach(engine, target, args.python, selection)?,
+            None => {
+                let launched = launch(&args.command[0], &args.command[1..])?;
+                Session::launch(engine, launched, args.python, selection)?
+            }
         };
         if let Some(file) = events {
             let events = EventWriter::start(file, args.sample_interval);
@@ -334,6 +362,7 @@ impl Recorder<'_> {
         let mut tick = interval_at(begun + Duration::from_secs(1), Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut progress = Progress::new(terminal::is_terminal() && !self.verbosity.quiet);
+        let mut silence = Silence::default();
         let end = loop {
             if !loaded && session.has_allocator() {
                 (loaded, deadline) = (true, Instant::now() + duration);
@@ -350,6 +379,10 @@ impl Recorder<'_> {
                 _ = tick.tick() => {
                     session.check_main_thread();
                     let counters = session.counters()?;
+                    if let Some(bytes) = silence.look(session.target().pid, session.elapsed(), &counters) {
+                        progress.clear();
+                        self.say(&unseen(session.target().pid, bytes));
+                    }
                     progress.show(&session.target().comm, session.elapsed(), session.stacks(), &counters);
                 }
             }

@@ -112,9 +112,12 @@ impl Linkage {
     }
 
     fn is_called(&self, name: &str) -> bool {
-        if name.contains('/') {
-            return self.path == Path::new(name);
-        }
+        // A path may be that of a link to the file: its last part is then the file's own name for itself.
+        let name = match name.rsplit_once('/') {
+            Some(_) if self.path == Path::new(name) => return true,
+            Some((_, last)) => last,
+            None => name,
+        };
         self.soname.as_deref() == Some(name) || self.path.file_name().is_some_and(|own| own == name)
     }
 }

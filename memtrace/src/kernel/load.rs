@@ -230,7 +230,12 @@ impl Kernel {
     /// # Errors
     /// When the object has none of that name.
     pub fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, LoadError> {
-        uprobe(&mut self.ebpf, name)
+        let program = uprobe(&mut self.ebpf, name)?;
+        // Those that few targets need are loaded for the first probe.
+        if program.fd().is_err() {
+            program.load().map_err(|source| LoadError::Program { name, source })?;
+        }
+        Ok(program)
     }
 
     /// How probes are set.
@@ -264,7 +269,7 @@ fn has_loop_helper() -> bool {
     is_helper_supported(ProgramType::KProbe, BpfHelper::BPF_FUNC_loop).unwrap_or(false)
 }
 
-/// The programs that aya loads in this mode.
+/// The programs that aya loads in this mode before they are asked for.
 fn uprobes(mode: AttachMode) -> &'static [&'static str] {
     match mode {
         AttachMode::Perf => &["allocate_entry", "allocate_return", "free_entry", "loader_changed"],

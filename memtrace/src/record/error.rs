@@ -43,6 +43,19 @@ pub enum SessionError {
         /// How many files were looked at.
         modules: usize,
     },
+    /// A function that the user has named is not there.
+    #[error(
+        "found no function {function} in {library} of process {pid}: give the file as /proc/{pid}/maps has it, or the \
+         last part of that, or `exe`, and the function as `nm` or `nm -D` shows it; the file must not be stripped of it"
+    )]
+    NoSuchFunction {
+        /// The process.
+        pid: u32,
+        /// The file, as the user has named it.
+        library: String,
+        /// The function.
+        function: String,
+    },
     /// The kernel's descriptors cannot be waited for.
     #[error("cannot watch process {0}")]
     Watch(u32, #[source] io::Error),

@@ -13,6 +13,7 @@ mod observed;
 mod pause;
 mod python;
 mod session;
+mod silence;
 mod stacks;
 
 pub use cost::probe_time;
@@ -22,3 +23,4 @@ pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};
 pub use heap::{Recording, profile};
 pub use python::PythonMode;
 pub use session::{Session, monotonic_ns};
+pub use silence::Silence;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{EventWriter, PythonMode, SessionError, cost, engine::Engine, python::Python};
 use crate::{
-    allocator::{Discovered, Discovery},
+    allocator::{Discovered, Discovery, Selection},
     attach::{self, Plan, Probes},
     collect::{Announced, ImageChange, PythonStack, Stacks},
     kernel::{AttachMode, LoadError},
@@ -52,6 +52,7 @@ impl Observed {
         target: Target,
         launched: Option<Launched>,
         python: PythonMode,
+        selection: Arc<Selection>,
     ) -> Result<Self, SessionError> {
         let pid = target.pid;
         let exit = ExitWatch::new(pid).map_err(|error| match error.raw_os_error() {
@@ -64,7 +65,7 @@ impl Observed {
             exit: Arc::new(exit),
             launched,
             probes: Probes::default(),
-            discovery: Discovery::default(),
+            discovery: Discovery::new(selection),
             stacks: Stacks::default(),
             python: Python::new(python),
             cpu_time: (Duration::ZERO, None),
@@ -190,7 +191,7 @@ impl Observed {
                     self.take_probes_off();
                 }
                 self.space = AddressSpace::open(pid, &engine.modules)?;
-                self.discovery = Discovery::default();
+                self.discovery = self.discovery.anew();
                 self.python.forget(&mut engine.kernel, pid)?;
             }
             ImageChange::Loader => self.space.refresh()?,

@@ -13,6 +13,7 @@ use super::{
     EventWriter, PythonMode, Recording, SessionError, engine::Engine, observed::Observed, pause::Pauses,
 };
 use crate::{
+    allocator::Selection,
     collect::{Announced, CapturedWalk, Event},
     kernel::{AttachMode, Counters, LoadError},
     readable::readable,
@@ -37,14 +38,23 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`]. Nothing stays behind.
-    pub fn attach(engine: Engine, target: Target, python: PythonMode) -> Result<Self, SessionError> {
+    pub fn attach(
+        engine: Engine,
+        target: Target,
+        python: PythonMode,
+        selection: Arc<Selection>,
+    ) -> Result<Self, SessionError> {
         let pid = target.pid;
         if target.has_lost_main_thread() && engine.kernel.mode() != AttachMode::Perf {
             return Err(TargetError::MainThreadEnded(pid).into());
         }
-        let mut session = Self::new(engine, target, None, python)?;
+        let mut session = Self::new(engine, target, None, python, selection)?;
         let (engine, process) = (&mut session.engine, &mut session.process);
         process.probe_new_code(engine).map_err(|error| process.explain(error))?;
+        if let Some(missing) = process.discovery.missing().next() {
+            let (library, function) = (missing.library.clone(), missing.symbol.clone());
+            return Err(SessionError::NoSuchFunction { pid, library, function });
+        }
         if !process.discovery.can_allocate() {
             return Err(process.no_allocator());
         }
@@ -57,10 +67,15 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn launch(mut engine: Engine, launched: Launched, python: PythonMode) -> Result<Self, SessionError> {
+    pub fn launch(
+        mut engine: Engine,
+        launched: Launched,
+        python: PythonMode,
+        selection: Arc<Selection>,
+    ) -> Result<Self, SessionError> {
         engine.kernel.watch(launched.pid, true)?;
         let target = Target::open(launched.pid)?;
-        let mut session = Self::new(engine, target, Some(launched), python)?;
+        let mut session = Self::new(engine, target, Some(launched), python, selection)?;
         session.open_books()?;
         if let Some(launched) = &mut session.process.launched {
             launched.release();
@@ -73,12 +88,13 @@ impl Session {
         target: Target,
         launched: Option<Launched>,
         python: PythonMode,
+        selection: Arc<Selection>,
     ) -> Result<Self, SessionError> {
         let pid = target.pid;
         let events =
             readable(engine.kernel.take_events()?).map_err(|error| SessionError::Watch(pid, error))?;
         Ok(Self {
-            process: Observed::open(&engine, target, launched, python)?,
+            process: Observed::open(&engine, target, launched, python, selection)?,
             engine,
             events,
             begun: (SystemTime::now(), Instant::now()),
@@ -319,6 +335,9 @@ impl Session {
         }
         if !process.discovery.can_allocate() && counters.get(Counter::AllocationHits) == 0 {
             return Err(process.no_allocator());
+        }
+        for missing in process.discovery.missing() {
+            tracing::warn!("no file {} with a function {} was loaded", missing.library, missing.symbol);
         }
         let recording = Recording {
             time: self.begun.0,

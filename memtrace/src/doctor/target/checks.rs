@@ -156,8 +156,8 @@ pub(super) fn allocator(discovery: &Discovery, inside: &Inside, space: &AddressS
                 "none of its files ({} with code) defines malloc or another function that memtrace knows",
                 files(space)
             ),
-            "if the program is statically linked, keep its symbol table (do not strip it) or link it dynamically; an \
-             allocator of its own under other names cannot be traced yet",
+            "if the program is statically linked, keep its symbol table (do not strip it) or link it dynamically; name an \
+             allocator of its own by --alloc and --free",
         );
     }
     let functions = discovery.functions.len();
@@ -218,12 +218,12 @@ fn probe(found: &Discovered, pmu: u32, pid: u32) -> Result<(), TrialError> {
 /// The higher, the more rarely programs call it.
 fn rarity(found: &Discovered) -> u8 {
     match found.probe.kind {
-        FunctionKind::AlignedAlloc | FunctionKind::PosixMemalign => 5,
+        FunctionKind::AlignedAlloc | FunctionKind::PosixMemalign | FunctionKind::Other => 5,
         FunctionKind::ReallocArray => 4,
         FunctionKind::Realloc => 3,
         FunctionKind::Calloc => 2,
         FunctionKind::Malloc => 1,
-        FunctionKind::Free => 0,
+        FunctionKind::Free | FunctionKind::OtherFree => 0,
     }
 }
 

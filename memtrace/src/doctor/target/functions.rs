@@ -59,6 +59,10 @@ pub struct FunctionReport {
     pub site_handling: &'static str,
     /// Why the probe sits there.
     pub site_reason: &'static str,
+    /// How many probes sit on `ret` instructions, for a function that may throw; each call passes one of them.
+    pub ret_probes: usize,
+    /// The family to which it belongs, see `docs/allocators.md`.
+    pub family: &'static str,
     /// Whether it is the one that is called by that name.
     #[serde(flatten)]
     pub binding: Binding,
@@ -175,6 +179,8 @@ fn function(
         site_instruction: found.site.instruction.clone(),
         site_handling: found.site.handling.name(),
         site_reason: found.site.reason,
+        ret_probes: found.rets.len(),
+        family: found.family,
         binding,
     }
 }
@@ -197,6 +203,8 @@ fn kind(kind: FunctionKind) -> &'static str {
         FunctionKind::AlignedAlloc => "aligned_alloc",
         FunctionKind::PosixMemalign => "posix_memalign",
         FunctionKind::Free => "free",
+        FunctionKind::Other => "malloc, with its arguments in another order",
+        FunctionKind::OtherFree => "free, with its arguments in another order",
     }
 }
 

@@ -134,8 +134,12 @@ fn functions(layout: &mut Layout, target: &TargetReport) {
                 Binding::Private => "not exported: by its own file only".to_owned(),
             };
             let name = printable(&function.name).into_owned();
+            let rets = match function.ret_probes {
+                0 => String::new(),
+                rets => format!(", {rets} ret (single-stepped)"),
+            };
             let site = format!(
-                "+{} {} ({})",
+                "+{} {} ({}){rets}",
                 function.site_offset, function.site_instruction, function.site_handling
             );
             [name, function.kind.to_owned(), format!("{:#x}", function.address), site, called]

@@ -1,0 +1,42 @@
+//! Noticing that the probes are on the wrong functions.
+
+use std::time::Duration;
+
+use memtrace_common::Counter;
+use procfs::process::Process;
+
+use crate::kernel::Counters;
+
+/// How long no probe may be hit before that means anything.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How many bytes the process must have grown by meanwhile.
+const GROWTH: u64 = 4 << 20;
+
+/// Watches whether a process grows while no probe is hit.
+#[derive(Debug, Default)]
+pub struct Silence {
+    /// Its resident set at the first look, in bytes.
+    first: Option<u64>,
+    told: bool,
+}
+
+impl Silence {
+    /// Looks at process `pid`, `elapsed` after the recording has begun. Returns, once, by how many bytes it has
+    /// grown although no allocation was seen.
+    pub fn look(&mut self, pid: u32, elapsed: Duration, counters: &Counters) -> Option<u64> {
+        if self.told || counters.get(Counter::AllocationHits) > 0 {
+            return None;
+        }
+        let now = resident(pid)?;
+        let grown = now.saturating_sub(*self.first.get_or_insert(now));
+        self.told = elapsed >= PATIENCE && grown >= GROWTH;
+        self.told.then_some(grown)
+    }
+}
+
+/// The resident set of a process in bytes (proc(5), `statm`).
+fn resident(pid: u32) -> Option<u64> {
+    let pages = Process::new(pid as i32).ok()?.statm().ok()?.resident;
+    Some(pages * procfs::page_size())
+}
