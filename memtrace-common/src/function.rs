@@ -100,12 +100,25 @@ pub struct Probe {
     pub at_ret: bool,
     /// For the kinds [`Other`](FunctionKind::Other) and [`OtherFree`](FunctionKind::OtherFree).
     pub arguments: Arguments,
+    /// The function's number, below [`MAX_FUNCTIONS`]: its calls are counted under it, and its stacks carry it.
+    pub function: u16,
 }
+
+/// How many functions can have numbers of their own, in all processes that are recorded together.
+pub const MAX_FUNCTIONS: u16 = 4096;
+
+/// The number of allocation functions for which there is none left.
+pub const OTHER_ALLOCATIONS: u16 = 0;
+
+/// The number of free functions for which there is none left.
+pub const OTHER_FREES: u16 = 1;
 
 impl Probe {
     /// One of a function of this kind, without anything special.
     pub fn new(kind: FunctionKind) -> Self {
-        Self { kind, may_jump: false, stepped: false, at_ret: false, arguments: Arguments::default() }
+        let function = if kind.frees() { OTHER_FREES } else { OTHER_ALLOCATIONS };
+        let arguments = Arguments::default();
+        Self { kind, may_jump: false, stepped: false, at_ret: false, arguments, function }
     }
 
     /// The cookie that stands for this probe.
@@ -115,6 +128,7 @@ impl Probe {
             | u64::from(self.stepped) << 9
             | u64::from(self.at_ret) << 10
             | self.arguments.bits() << 16
+            | u64::from(self.function) << 32
     }
 
     /// The probe behind a cookie.
@@ -127,6 +141,7 @@ impl Probe {
             stepped: cookie & 1 << 9 != 0,
             at_ret: cookie & 1 << 10 != 0,
             arguments: Arguments::from_bits(cookie >> 16),
+            function: (cookie >> 32) as u16,
         })
     }
 }
@@ -147,7 +162,8 @@ mod tests {
             for flags in 0..8 {
                 for arguments in shapes {
                     let [may_jump, stepped, at_ret] = [1, 2, 4].map(|flag| flags & flag != 0);
-                    let probe = Probe { kind, may_jump, stepped, at_ret, arguments };
+                    let function = MAX_FUNCTIONS - 1;
+                    let probe = Probe { kind, may_jump, stepped, at_ret, arguments, function };
                     assert_eq!(Probe::from_cookie(probe.cookie()), Some(probe));
                 }
             }

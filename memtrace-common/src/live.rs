@@ -62,7 +62,9 @@ pub struct InFlight {
     /// The address that the call returns to, where its return is seen by a probe on a `ret`; 0 elsewhere.
     pub return_address: u64,
     /// 1 where calls of other allocation functions until the return belong to this one.
-    pub outermost: u64,
+    pub outermost: u32,
+    /// The function's number ([`Probe::function`](crate::Probe::function)).
+    pub function: u32,
     /// When the call began: nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
 }

@@ -9,7 +9,7 @@ use memtrace_common::{Arguments, Block, Counter, FunctionKind, InFlight, InFligh
 
 use crate::{
     arch, books, control,
-    counters::{count, count_and_number},
+    counters::{count, count_call},
     diagnostics, in_flight, nested, sample, task,
 };
 
@@ -73,12 +73,12 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) -> bool {
     if !control::running() {
         return false;
     }
-    let number = count_and_number(Counter::AllocationHits);
+    let number = count_call(probe.function);
     if probe.stepped {
         count(Counter::SteppedHits);
     }
     let Some(request) = request(ctx, probe) else { return false };
-    let threshold = sample::draw(request.size, number);
+    let threshold = sample::draw(request.size, probe.function, number);
     // glibc's realloc(NULL, size) jumps to malloc.
     let resizes = match probe.kind {
         FunctionKind::Realloc | FunctionKind::ReallocArray => true,
@@ -125,6 +125,7 @@ fn remember(
         // Without it, the probe on the `ret` takes the call for another one's.
         return_address: if probe.at_ret { arch::return_address(regs).unwrap_or_default() } else { 0 },
         outermost: outermost.into(),
+        function: probe.function.into(),
         // SAFETY: the helper takes nothing and returns a number.
         time_ns: unsafe { bpf_ktime_get_ns() },
     };

@@ -3,7 +3,11 @@
 use aya_ebpf::programs::ProbeContext;
 use memtrace_common::{Block, Counter, FunctionKind, Probe};
 
-use crate::{arch, books, control, counters::count, task};
+use crate::{
+    arch, books, control,
+    counters::{count, count_call},
+    task,
+};
 
 /// Handles the entry of a free function. When free functions call each other, the first one finds the
 /// block and the others nothing.
@@ -12,7 +16,7 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) {
     if !control::running() {
         return;
     }
-    count(Counter::FreeHits);
+    count_call(probe.function);
     if probe.stepped {
         count(Counter::SteppedHits);
     }

@@ -33,6 +33,8 @@ pub const RANDOM_CPP: Build = Build { source: "random.cpp", ..RANDOM_C };
 pub const RANDOM_RUST: Build = Build { source: "random.rs", ..LEAK };
 /// `custom.c`: an allocator of its own.
 pub const CUSTOM: Build = Build { source: "custom.c", ..LEAK };
+/// `plugin.c`: loads a library with an allocator of its own.
+pub const PLUGIN: Build = Build { source: "plugin.c", ..LEAK };
 /// `sites.c`: a thousand allocating functions with the same distribution of sizes.
 pub const SITES: Build = Build { source: "sites.c", flags: &["-lm"], ..LEAK };
 /// `pool.c`: a program with an allocator of its own, which leaves malloc in unusual ways.

@@ -5,6 +5,8 @@
 //! musl, jemalloc, tcmalloc and mimalloc, and which of them a process uses is a question of where the
 //! symbol is found, not of this table.
 
+use std::{cell::Cell, path::Path};
+
 use memtrace_common::{Arguments, FunctionKind, Probe};
 
 use super::site::{Handling, Site};
@@ -51,11 +53,10 @@ impl Function {
     /// What the kernel program is told of it when its probe sits at this site.
     pub fn probe(&self, site: &Site) -> Probe {
         Probe {
-            kind: self.kind,
             may_jump: self.may_jump,
             stepped: site.handling == Handling::SingleStepped,
-            at_ret: false,
             arguments: self.arguments,
+            ..Probe::new(self.kind)
         }
     }
 }
@@ -110,11 +111,14 @@ const fn of_heap(symbol: &'static str, size: u8, count: Option<u8>, block: Optio
 const RUST_REALLOC: Function =
     Function::shaped(FunctionKind::Other, Arguments { size: 3, count: None, block: Some(0), result: None });
 
+/// The family of CPython's allocator of objects, which is looked for only where somebody has asked for it.
+pub(super) const PYTHON: &str = "python";
+
 /// `cfree`, and what else frees a block that is the first argument, has the shape of `free`.
 ///
 /// Sources: C17 7.22.3, POSIX, glibc's manual ("Allocating Storage"); the Itanium C++ ABI (mangling); jemalloc(3);
 /// gperftools/tcmalloc.h; google/tcmalloc's tcmalloc/libc_override.h; mimalloc.h and mimalloc-override.h; snmalloc's
-/// src/snmalloc/override; Rust's library/alloc/src/alloc.rs.
+/// src/snmalloc/override; CPython's Include/pymem.h and objimpl.h; Rust's library/alloc/src/alloc.rs.
 pub const FAMILIES: &[Family] = &[
     Family {
         name: "c",
@@ -324,6 +328,17 @@ pub const FAMILIES: &[Family] = &[
         ],
     },
     Family {
+        name: PYTHON,
+        prefixes: &["PyObject_", "PyMem_"],
+        // Each calls the function that a table names (Objects/obmalloc.c), mostly by a jump.
+        rows: &[
+            jumps("Malloc", Malloc),
+            jumps("Calloc", Calloc),
+            jumps("Realloc", Realloc),
+            row("Free", Free),
+        ],
+    },
+    Family {
         name: "rust",
         // What programs call, the default behind it, and `#[global_allocator]`.
         prefixes: &["__rust_", "__rdl_", "__rg_"],
@@ -335,6 +350,52 @@ pub const FAMILIES: &[Family] = &[
         ],
     },
 ];
+
+/// Symbols by which allocators are known, and whose functions a file's then are; the first that is there decides.
+const MARKS: [(&str, &str); 9] = [
+    ("mallctl", "jemalloc"),
+    ("je_mallctl", "jemalloc"),
+    ("_rjem_mallctl", "jemalloc"),
+    ("mi_malloc", "mimalloc"),
+    ("tc_malloc", "tcmalloc"),
+    ("TCMallocInternalMalloc", "tcmalloc"),
+    ("__libc_memalign", "glibc"),
+    ("__libc_malloc_impl", "musl"),
+    ("__cxa_allocate_exception", "C++ runtime"),
+];
+
+/// Finds out whose functions a file's are.
+#[derive(Debug, Default)]
+pub(super) struct Owner {
+    mark: Cell<Option<usize>>,
+}
+
+impl Owner {
+    /// Takes notice of a symbol of the file.
+    pub(super) fn see(&self, symbol: &str) {
+        let found = MARKS.iter().position(|(mark, _)| *mark == symbol);
+        let first = [self.mark.get(), found].into_iter().flatten().min();
+        self.mark.set(first);
+    }
+
+    /// Whose they are, if that is known: `glibc`, `jemalloc`, ...
+    pub(super) fn name(&self, path: &Path) -> Option<&'static str> {
+        match self.mark.get().map(|mark| MARKS[mark].1) {
+            // musl's library shows no symbol of its own, but has its name, or stands in a directory of its own.
+            None | Some("C++ runtime") if is_musl(path) => Some("musl"),
+            name => name,
+        }
+    }
+}
+
+fn is_musl(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let directory =
+        path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with("ld-musl-")
+        || name.starts_with("libc.musl-")
+        || (name == "libc.so" && directory.ends_with("-musl"))
+}
 
 /// What comes before the name of Rust's interface since it is mangled (v0: crate `__rustc`).
 const RUSTC_CRATE: &str = "_7___rustc";
@@ -382,6 +443,18 @@ mod tests {
             assert!(all[..index].iter().all(|(_, other)| other != symbol), "{symbol}");
             assert_eq!(find(symbol).map(|(found, _)| found.name), Some(*family));
         }
+    }
+
+    #[test]
+    fn the_first_mark_says_whose_functions_these_are() {
+        let owner = Owner::default();
+        assert_eq!(owner.name(Path::new("/lib/ld-musl-x86_64.so.1")), Some("musl"));
+        assert_eq!(owner.name(Path::new("/usr/lib/x86_64-linux-musl/libc.so")), Some("musl"));
+        assert_eq!(owner.name(Path::new("/bin/program")), None);
+        for symbol in ["__libc_memalign", "malloc", "mallctl", "tc_malloc"] {
+            owner.see(symbol);
+        }
+        assert_eq!(owner.name(Path::new("/bin/program")), Some("jemalloc"));
     }
 
     #[test]

@@ -7,10 +7,11 @@ use memtrace_common::{CallerRange, FunctionKind, MAX_WRAPPERS, Probe, Wrappers};
 use object::ReadCache;
 
 use super::{
-    catalog::{self, Function},
+    catalog::{self, Function, Owner, PYTHON},
     custom::Custom,
     elf::{ElfError, ElfImage, FunctionSymbol},
     flow::Ends,
+    python_copies,
     selection::{CUSTOM, Selection},
     site::{self, Site},
     straight_line,
@@ -36,6 +37,8 @@ pub struct Discovered {
     pub rets: Vec<u64>,
     /// The interface to which the function belongs: see [`Family`](super::catalog::Family).
     pub family: &'static str,
+    /// Whose function it is, where that is known: `glibc`, `jemalloc`, ...
+    pub owner: Option<&'static str>,
 }
 
 impl Discovered {
@@ -47,6 +50,31 @@ impl Discovered {
     /// The file, and the offset in it at which the probe is to sit.
     pub fn place(&self) -> (ModuleId, u64) {
         (self.region.module().id(), self.function.file_offset + self.site.offset)
+    }
+
+    /// Whose function it is, or else of which interface: the label `allocator` of stacks.
+    pub fn allocator(&self) -> &'static str {
+        match self.family {
+            family @ (CUSTOM | "rust") => family,
+            PYTHON => "pymalloc",
+            family => self.owner.unwrap_or(family),
+        }
+    }
+
+    /// Its name, its file, and why it has a probe: for people.
+    pub fn title(&self) -> String {
+        let path = self.path().display();
+        format!("{} in {path} because it is of the family {}", self.function.name, self.family)
+    }
+
+    /// Where its probes sit, and why there: for people.
+    pub fn site_text(&self) -> String {
+        let Site { offset, instruction, reason, .. } = &self.site;
+        let rets = match self.rets.len() {
+            0 => String::new(),
+            rets => format!(" and at {rets} `ret` instructions, as it may throw"),
+        };
+        format!("probe site +{offset:#x} ({instruction}, {}: {reason}){rets}", self.site.handling.name())
     }
 
     /// The range of addresses in the process in which the function's code stands.
@@ -80,6 +108,8 @@ pub struct Discovery {
     pub loader_hook: Option<Discovered>,
     /// What was left out.
     pub skipped: Vec<Skipped>,
+    /// In how many places a Python interpreter allocates objects by copies of the functions that have probes.
+    pub python_copies: u64,
     wrappers: Vec<CallerRange>,
     seen: HashSet<ModuleId>,
     selection: Arc<Selection>,
@@ -93,6 +123,7 @@ struct Inspected<'a, 'c> {
     module: &'a Module,
     image: &'a ElfImage<'c>,
     known: &'a Known,
+    owner: Option<&'static str>,
 }
 
 impl Discovery {
@@ -130,16 +161,24 @@ impl Discovery {
         let selection = Arc::clone(&self.selection);
         let is_main = space.main().is_some_and(|main| main.module().id() == module.id());
         let find = |name: &str| selection.find(module.path(), is_main, name);
-        let mut functions = image.functions(|name| name == LOADER_HOOK || find(name).is_some());
+        let owner = Owner::default();
+        let mut functions = image.functions(|name| {
+            owner.see(name);
+            name == LOADER_HOOK || find(name).is_some()
+        });
         // Of names of the same code, the one that people know stands for it.
         functions.sort_by_key(|function| find(&function.name).map(|(family, _)| catalog::rank(family)));
         let known: HashMap<u64, Function> = functions
             .iter()
             .filter_map(|function| Some((function.address, find(&function.name)?.1)))
             .collect();
+        if functions.iter().any(|function| find(&function.name).is_some_and(|(family, _)| family == PYTHON)) {
+            self.python_copies += python_copies::count(&image, &functions);
+        }
         let has_malloc = functions.iter().any(|function| function.name == "malloc");
         let known = Known::new(known, has_malloc, Arc::clone(&selection));
-        let file = Inspected { space, module, image: &image, known: &known };
+        let owner = owner.name(module.path());
+        let file = Inspected { space, module, image: &image, known: &known, owner };
         for function in &functions {
             if find(&function.name).is_some_and(|(family, _)| family == CUSTOM) {
                 self.found.insert(function.name.clone());
@@ -160,8 +199,8 @@ impl Discovery {
         let probe = Probe { stepped: true, ..Probe::new(FunctionKind::Free) };
         let site = site::choose(&[], FunctionKind::Free);
         let (region, function) = (Arc::clone(region), function.clone());
-        self.loader_hook =
-            Some(Discovered { region, function, address, probe, site, rets: Vec::new(), family: "loader" });
+        let (rets, family, owner) = (Vec::new(), "loader", None);
+        self.loader_hook = Some(Discovered { region, function, address, probe, site, rets, family, owner });
         Ok(())
     }
 
@@ -214,7 +253,8 @@ impl Discovery {
             probe.at_ret = true;
         }
         let (region, function) = (Arc::clone(region), function.clone());
-        self.functions.push(Discovered { region, function, address, probe, site, rets, family });
+        let owner = file.owner;
+        self.functions.push(Discovered { region, function, address, probe, site, rets, family, owner });
         Ok(())
     }
 
@@ -239,6 +279,11 @@ impl Discovery {
     /// Those functions of the user's that no file has so far.
     pub fn missing(&self) -> impl Iterator<Item = &Custom> {
         self.selection.custom.iter().filter(|custom| !self.found.contains(&custom.symbol))
+    }
+
+    /// Whether Python objects were asked for, and the process has no function that allocates such.
+    pub fn misses_python(&self) -> bool {
+        self.selection.python_objects && !self.functions.iter().any(|found| found.family == PYTHON)
     }
 
     /// Whether the process has a function that allocates; without one there is nothing to record.

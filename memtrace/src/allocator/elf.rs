@@ -5,8 +5,8 @@ use std::{cell::OnceCell, collections::HashMap, fs::File, io, ops::Range};
 use gimli::{EhFrame, LittleEndian, UnwindSection};
 use object::{
     Object, ObjectSegment, ObjectSymbol, ObjectSymbolTable, ReadCache, ReadRef, RelocationFlags,
-    RelocationTarget, SymbolKind,
-    elf::{R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT},
+    RelocationTarget, SegmentFlags, SymbolKind,
+    elf::{PF_X, R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT},
 };
 use thiserror::Error;
 
@@ -104,6 +104,13 @@ impl<'c> ElfImage<'c> {
     pub fn bytes(&self, address: u64, size: u64) -> &'c [u8] {
         let Some((offset, available)) = self.file_position(address) else { return &[] };
         self.cache.read_bytes_at(offset, available.min(size)).unwrap_or_default()
+    }
+
+    /// The file's code: the virtual address and the bytes of each segment that is mapped executable.
+    pub fn executable_segments(&self) -> impl Iterator<Item = (u64, &'c [u8])> {
+        let is_code = |flags| matches!(flags, SegmentFlags::Elf { p_flags } if p_flags & PF_X != 0);
+        let segments = self.elf.segments().filter(move |segment| is_code(segment.flags()));
+        segments.map(|segment| (segment.address(), self.bytes(segment.address(), segment.size())))
     }
 
     /// Where a virtual address stands in the file, and how many bytes of its segment follow.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    catalog::{self, Family, Function},
+    catalog::{self, Family, Function, PYTHON},
     custom::Custom,
 };
 
@@ -17,6 +17,8 @@ pub struct Selection {
     pub family: Option<&'static Family>,
     /// Functions of the user's.
     pub custom: Vec<Custom>,
+    /// Whether CPython's allocator of objects is looked for, too.
+    pub python_objects: bool,
 }
 
 impl Selection {
@@ -33,7 +35,10 @@ impl Selection {
     /// The same of a symbol of any file, if it is one of the table.
     pub(super) fn find_known(&self, name: &str) -> Option<(&'static str, Function)> {
         let (family, function) = catalog::find(name)?;
-        let wanted = self.family.is_none_or(|wanted| wanted.name == family.name);
+        let wanted = match self.family {
+            Some(wanted) => wanted.name == family.name,
+            None => family.name != PYTHON || self.python_objects,
+        };
         wanted.then_some((family.name, function))
     }
 }

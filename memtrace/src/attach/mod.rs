@@ -4,7 +4,9 @@ mod links;
 mod plan;
 mod presence;
 mod probes;
+mod traced;
 
 pub use plan::Plan;
 pub use presence::is_set;
 pub use probes::{AttachError, Probes};
+pub use traced::{Traced, TracedFunction};

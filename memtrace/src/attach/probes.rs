@@ -199,20 +199,7 @@ impl Probes {
     }
 
     fn keep(&mut self, found: &Discovered) {
-        tracing::info!(
-            "attached to {} in {} because it is of the family {}; probe at +{:#x} ({}, {}: {}){}",
-            found.function.name,
-            found.path().display(),
-            found.family,
-            found.site.offset,
-            found.site.instruction,
-            found.site.handling.name(),
-            found.site.reason,
-            match found.rets.len() {
-                0 => String::new(),
-                rets => format!(" and at {rets} `ret` instructions, as it may throw"),
-            }
-        );
+        tracing::info!("attached to {}; {}", found.title(), found.site_text());
         self.places.insert(found.place());
         self.modules.insert(found.place().0, Arc::clone(found.region.module()));
     }

@@ -11,7 +11,12 @@ pub(super) fn family() -> PossibleValuesParser {
 }
 
 /// What the arguments ask for.
-pub(super) fn selection(family: Option<&str>, alloc: &[Custom], free: &[Custom]) -> Arc<Selection> {
+pub(super) fn selection(
+    family: Option<&str>,
+    alloc: &[Custom],
+    free: &[Custom],
+    python_objects: bool,
+) -> Arc<Selection> {
     let family = family.and_then(|name| FAMILIES.iter().find(|family| family.name == name));
-    Arc::new(Selection { family, custom: [alloc, free].concat() })
+    Arc::new(Selection { family, custom: [alloc, free].concat(), python_objects })
 }

@@ -8,7 +8,7 @@ use memtrace::{
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
-    record::{self, Engine, EventWriter, PythonMode, Session, Silence},
+    record::{self, Engine, EventWriter, PythonMode, Session},
     report::{SummaryOptions, summary, units},
     symbolize::{Names, Symbolizer},
     target::{Launched, Target, launch, shell_status},
@@ -108,6 +108,10 @@ pub(super) struct Args {
     /// Another function that frees, as in 'libpool.so:pool_free:arg1'
     #[arg(long, value_name = "FILE:FUNCTION:ARGUMENT", value_parser = Custom::free)]
     free: Vec<Custom>,
+
+    /// Also see Python's own allocator, which serves small objects without malloc; docs/python.md says what it takes
+    #[arg(long)]
+    python_objects: bool,
 
     /// The command to start, and its arguments
     #[arg(trailing_var_arg = true, value_name = "CMD")]
@@ -255,7 +259,8 @@ impl Recorder<'_> {
             }
             None => None,
         };
-        let selection = allocators::selection(args.allocator.as_deref(), &args.alloc, &args.free);
+        let selection =
+            allocators::selection(args.allocator.as_deref(), &args.alloc, &args.free, args.python_objects);
         let mut session = match target {
             Some(target) => Session::attach(engine, target, args.python, selection)?,
             None => {
@@ -362,7 +367,6 @@ impl Recorder<'_> {
         let mut tick = interval_at(begun + Duration::from_secs(1), Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut progress = Progress::new(terminal::is_terminal() && !self.verbosity.quiet);
-        let mut silence = Silence::default();
         let end = loop {
             if !loaded && session.has_allocator() {
                 (loaded, deadline) = (true, Instant::now() + duration);
@@ -379,7 +383,7 @@ impl Recorder<'_> {
                 _ = tick.tick() => {
                     session.check_main_thread();
                     let counters = session.counters()?;
-                    if let Some(bytes) = silence.look(session.target().pid, session.elapsed(), &counters) {
+                    if let Some(bytes) = session.look_for_growth(&counters) {
                         progress.clear();
                         self.say(&unseen(session.target().pid, bytes));
                     }

@@ -12,7 +12,8 @@ use aya::{
 use memtrace_common::{Config, STACK_NOT_RECORDED, StackTotals, sampling};
 
 use super::{
-    AttachMode, Counters, LoadError, MultiPrograms, Prices, forgotten::Forgotten, namespace, object, price,
+    AttachMode, Counters, LoadError, MultiPrograms, Prices, forgotten::Forgotten, functions::Functions,
+    namespace, object, price,
 };
 
 /// See the map `SCRATCH` in the kernel program.
@@ -88,6 +89,7 @@ pub struct Kernel {
     pub(super) interval: u64,
     /// What was counted before the recording began.
     pub(super) baseline: Counters,
+    pub(super) functions: Functions,
     pub(super) watches: bool,
     /// What is off the books since an exec.
     pub(super) forgotten: Forgotten,
@@ -151,6 +153,7 @@ impl Kernel {
             mode: settings.mode,
             prices: Prices::default(),
             baseline: Counters::default(),
+            functions: Functions::default(),
             watches: false,
             forgotten: Forgotten::default(),
             interval: settings.interval,

@@ -7,6 +7,7 @@ mod books;
 mod counters;
 mod error;
 mod forgotten;
+mod functions;
 mod load;
 mod log;
 mod mode;

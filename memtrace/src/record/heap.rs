@@ -1,11 +1,15 @@
 //! From what was recorded to a heap profile.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use memtrace_common::{Block, Counter, InFlight, LiveKey, STACK_NOT_RECORDED, StackTotals, sampling};
 
 use super::{EventWriter, cost, live, losses, stacks};
 use crate::{
+    attach::TracedFunction,
     collect::Stacks,
     kernel::{Counters, Prices, object},
     profile::{Profile, STACK_END, Sample},
@@ -28,6 +32,8 @@ pub struct Recording {
     pub stacks: Stacks,
     /// How many Python interpreters were found whose frames cannot be read.
     pub python_unsupported: u64,
+    /// The functions that have had probes, and how often each was called while the books were open.
+    pub functions: Vec<(TracedFunction, u64)>,
     /// Every stack's totals.
     pub totals: Vec<(u64, StackTotals)>,
     /// The kernel program's counters.
@@ -60,6 +66,10 @@ pub struct Recording {
     pub unwind_errors: u64,
     /// Times at which new code of the process could not be probed.
     pub late_errors: u64,
+    /// In how many places a Python interpreter allocates objects by code that has no probe.
+    pub python_copies: u64,
+    /// How many bytes the process grew by while no probe was hit, where it was so long that this means something.
+    pub unseen_growth: u64,
 }
 
 impl Recording {
@@ -67,7 +77,23 @@ impl Recording {
     pub fn sampled_stacks(&self) -> Vec<u64> {
         self.totals.iter().filter(|(_, totals)| totals.samples > 0).map(|(stack_id, _)| *stack_id).collect()
     }
+
+    /// The functions that have had probes, a line for each, those first that were called most often.
+    pub fn function_lines(&self) -> Vec<String> {
+        let mut functions: Vec<_> = self.functions.iter().collect();
+        functions.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
+        functions.iter().map(|(function, calls)| function.text(*calls)).collect()
+    }
+
+    /// Whose allocation function a stack has called, by the functions' numbers.
+    fn allocators(&self) -> HashMap<u16, &'static str> {
+        let found = self.functions.iter().map(|(function, _)| &function.found);
+        found.map(|found| (found.probe.function, found.allocator())).collect()
+    }
 }
+
+/// The label that says whose allocation function was called.
+const ALLOCATOR: &str = "allocator";
 
 /// A count in units of 1/65536, rounded to whole objects.
 fn objects(units: u64) -> i64 {
@@ -104,6 +130,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
 
     let sums = live::sums(recording.live.iter().map(|(_, block)| block), &recording.in_flight);
     let scale = 4f64.powi(sampling::variance_shift(interval) as i32);
+    let allocators = recording.allocators();
     let (mut unannounced, mut incomplete) = (0, 0);
     let mut interner = names.interner(&mut profile);
     interner.add_main(&recording.space);
@@ -112,6 +139,9 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
             continue;
         }
         let live = sums.get(stack_id).copied().unwrap_or_default();
+        let allocator =
+            allocators.get(&totals.function).map(|name| (ALLOCATOR.to_owned(), (*name).to_owned()));
+        let mut labels: Vec<_> = allocator.into_iter().collect();
         let sample = |labels| Sample {
             values: values(totals),
             labels,
@@ -125,7 +155,6 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         };
         match recording.stacks.get(*stack_id) {
             Some(stack) => {
-                let mut labels = Vec::new();
                 if !stack.is_complete() {
                     incomplete += 1;
                     labels.push(("stack".to_owned(), "incomplete".to_owned()));
@@ -140,7 +169,7 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
                 if *stack_id != STACK_NOT_RECORDED {
                     unannounced += totals.samples;
                 }
-                interner.add(&[Frame::Pseudo("[stack not recorded]")], sample(Vec::new()));
+                interner.add(&[Frame::Pseudo("[stack not recorded]")], sample(labels));
             }
         }
     }
@@ -197,6 +226,16 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         recording.late_errors,
         "times no probe could be set on code that the process had loaded: its allocations there are missing",
     );
+    profile.losses.add(
+        "python_objects_copied",
+        recording.python_copies,
+        "places in the Python interpreter allocate or free objects by copies that the compiler has made of the functions with probes: objects that are made there are not seen, and some that are freed there are shown as in use; to see all, start Python with PYTHONMALLOC=malloc in its environment",
+    );
+    profile.losses.add(
+        "growth_unseen_bytes",
+        recording.unseen_growth,
+        "bytes that the process grew by while no probe was hit: it got them by functions that memtrace does not know; `memtrace doctor -p PID` says which have probes, and --alloc and --free name others",
+    );
     let never_returned = recording.in_flight.iter().filter(|call| call.threshold != 0).count() as u64;
     profile.losses.add("calls_unfinished", never_returned + recording.calls_cut_off, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");
     profile.losses.add(
@@ -244,9 +283,9 @@ fn comments(recording: &Recording, interval: u64) -> Vec<String> {
         },
         format!(
             "{} allocation calls, {} of them recorded; {} free calls, {} of them of recorded blocks",
-            counter(Counter::AllocationHits),
+            recording.counters.allocation_calls(),
             counter(Counter::Sampled),
-            counter(Counter::FreeHits),
+            recording.counters.free_calls(),
             counter(Counter::FreesMatched),
         ),
     ]

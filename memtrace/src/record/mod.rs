@@ -2,6 +2,7 @@
 //!
 //! [`Profile`]: crate::profile::Profile
 
+mod calls;
 mod cost;
 mod engine;
 mod error;
@@ -16,6 +17,7 @@ mod session;
 mod silence;
 mod stacks;
 
+pub use calls::count_calls;
 pub use cost::probe_time;
 pub use engine::Engine;
 pub use error::SessionError;
@@ -23,4 +25,3 @@ pub use events::{EventWriter, SCHEMA as EVENTS_SCHEMA, StackFrame};
 pub use heap::{Recording, profile};
 pub use python::PythonMode;
 pub use session::{Session, monotonic_ns};
-pub use silence::Silence;

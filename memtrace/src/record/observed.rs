@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use procfs::process::Process;
+
 use super::{EventWriter, PythonMode, SessionError, cost, engine::Engine, python::Python};
 use crate::{
-    allocator::{Discovered, Discovery, Selection},
-    attach::{self, Plan, Probes},
+    allocator::{Discovered, Discovery, Linkage, Selection},
+    attach::{self, Plan, Probes, Traced},
     collect::{Announced, ImageChange, PythonStack, Stacks},
     kernel::{AttachMode, LoadError},
     symbolize::AddressSpace,
@@ -20,6 +22,7 @@ pub(super) struct Observed {
     pub(super) launched: Option<Launched>,
     pub(super) probes: Probes,
     pub(super) discovery: Discovery,
+    pub(super) traced: Traced,
     pub(super) space: AddressSpace,
     /// What earlier programs of the process had mapped is needed for their stacks.
     pub(super) stacks: Stacks,
@@ -66,6 +69,7 @@ impl Observed {
             launched,
             probes: Probes::default(),
             discovery: Discovery::new(selection),
+            traced: Traced::default(),
             stacks: Stacks::default(),
             python: Python::new(python),
             cpu_time: (Duration::ZERO, None),
@@ -77,7 +81,14 @@ impl Observed {
     /// That there is nothing to set a probe on.
     pub(super) fn no_allocator(&self) -> SessionError {
         let modules = self.space.regions().filter(|region| region.is_file()).count();
-        SessionError::NoAllocator { pid: self.target.pid, comm: self.target.comm.clone(), modules }
+        let (pid, comm) = (self.target.pid, self.target.comm.clone());
+        let main = self.space.main().map(|region| Linkage::read(region.module()));
+        match main {
+            Some(main) if main.is_stripped_static_program() && !main.is_go => {
+                SessionError::StrippedStatic { pid, comm }
+            }
+            _ => SessionError::NoAllocator { pid, comm, modules },
+        }
     }
 
     /// An error while attaching has mostly one reason: the process has ended.
@@ -89,6 +100,11 @@ impl Observed {
     pub(super) fn probe_new_code(&mut self, engine: &mut Engine) -> Result<(), SessionError> {
         self.discovery.update(&self.space);
         let pid = self.target.pid;
+        self.traced.number(&mut engine.kernel, &mut self.discovery.functions);
+        if tracing::enabled!(tracing::Level::INFO) {
+            let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+            self.traced.bind(&self.space, process.as_ref());
+        }
         let (callers, _) = Plan::internal_callers(&self.discovery.functions);
         engine.kernel.set_internal_callers(pid, callers)?;
         let (wrappers, _) = self.discovery.wrappers();

@@ -6,11 +6,11 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use memtrace_common::Counter;
 use tokio::io::unix::AsyncFd;
 
 use super::{
     EventWriter, PythonMode, Recording, SessionError, engine::Engine, observed::Observed, pause::Pauses,
+    silence::Silence,
 };
 use crate::{
     allocator::Selection,
@@ -30,6 +30,7 @@ pub struct Session {
     events_out: Option<EventWriter>,
     captures_out: Option<mpsc::Sender<CapturedWalk>>,
     pauses: Pauses,
+    silence: Silence,
     unknown_events: u64,
 }
 
@@ -102,6 +103,7 @@ impl Session {
             events_out: None,
             captures_out: None,
             pauses: Pauses::default(),
+            silence: Silence::default(),
             unknown_events: 0,
         })
     }
@@ -268,6 +270,13 @@ impl Session {
         }
     }
 
+    /// Looks whether the process grows while no probe is hit: to be called now and then. Returns, once, by how many
+    /// bytes it has grown.
+    pub fn look_for_growth(&mut self, counters: &Counters) -> Option<u64> {
+        let elapsed = self.elapsed();
+        self.silence.look(self.process.target.pid, elapsed, counters)
+    }
+
     /// Whether an allocator was found: a launched command has none before its libraries are loaded.
     pub fn has_allocator(&self) -> bool {
         self.process.discovery.can_allocate()
@@ -333,13 +342,24 @@ impl Session {
         if let Some(launched) = &mut process.launched {
             launched.executed()?;
         }
-        if !process.discovery.can_allocate() && counters.get(Counter::AllocationHits) == 0 {
+        if !process.discovery.can_allocate() && counters.allocation_calls() == 0 {
             return Err(process.no_allocator());
+        }
+        if process.discovery.misses_python() {
+            tracing::warn!(
+                "no PyObject_Malloc was found for --python-objects: the process is no CPython, or has not its symbols"
+            );
         }
         for missing in process.discovery.missing() {
             tracing::warn!("no file {} with a function {} was loaded", missing.library, missing.symbol);
         }
+        let calls = kernel.calls()?;
+        let functions = process.traced.functions().iter().map(|function| {
+            let calls = calls.get(usize::from(function.found.probe.function)).copied();
+            (function.clone(), calls.unwrap_or_default())
+        });
         let recording = Recording {
+            functions: functions.collect(),
             time: self.begun.0,
             duration: self.ended.unwrap_or_default(),
             python_unsupported: process.python.unsupported(),
@@ -362,7 +382,10 @@ impl Session {
             unwind: unwinder.stats(),
             unwind_errors: process.counts.unwind_errors,
             main_thread_ended: process.counts.main_thread_ended,
+            python_copies: process.discovery.python_copies,
+            unseen_growth: self.silence.growth(),
         };
+        recording.function_lines().iter().for_each(|line| tracing::info!("{line}"));
         Ok((recording, process.launched))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use memtrace_common::Counter;
 use procfs::process::Process;
 
 use crate::kernel::Counters;
@@ -15,23 +14,32 @@ const GROWTH: u64 = 4 << 20;
 
 /// Watches whether a process grows while no probe is hit.
 #[derive(Debug, Default)]
-pub struct Silence {
+pub(super) struct Silence {
     /// Its resident set at the first look, in bytes.
     first: Option<u64>,
-    told: bool,
+    /// By how much it had grown at the last one, if that means something.
+    growth: u64,
 }
 
 impl Silence {
     /// Looks at process `pid`, `elapsed` after the recording has begun. Returns, once, by how many bytes it has
     /// grown although no allocation was seen.
-    pub fn look(&mut self, pid: u32, elapsed: Duration, counters: &Counters) -> Option<u64> {
-        if self.told || counters.get(Counter::AllocationHits) > 0 {
+    pub(super) fn look(&mut self, pid: u32, elapsed: Duration, counters: &Counters) -> Option<u64> {
+        if counters.allocation_calls() > 0 {
             return None;
         }
         let now = resident(pid)?;
         let grown = now.saturating_sub(*self.first.get_or_insert(now));
-        self.told = elapsed >= PATIENCE && grown >= GROWTH;
-        self.told.then_some(grown)
+        if elapsed < PATIENCE || grown < GROWTH {
+            return None;
+        }
+        let was_told = std::mem::replace(&mut self.growth, grown) > 0;
+        (!was_told).then_some(grown)
+    }
+
+    /// By how many bytes the process had grown at the last look that saw no allocation, if that means something.
+    pub(super) fn growth(&self) -> u64 {
+        self.growth
     }
 }
 

@@ -8,14 +8,12 @@ use std::{
 use memtrace_common::FunctionKind;
 use procfs::{KernelVersion, process::Process};
 
-use super::{LookupOrder, functions::Inside};
+use super::functions::Inside;
 use crate::{
-    allocator::{Discovered, Discovery},
+    allocator::{Discovered, Discovery, Linkage, LookupOrder},
     doctor::{
         check::{Check, Need},
-        kernel,
-        linkage::Linkage,
-        privileges,
+        kernel, privileges,
         trial::{self, TrialError},
     },
     report::units,
@@ -147,8 +145,16 @@ pub(super) fn program(main: Option<&Linkage>) -> Vec<Check> {
 pub(super) fn allocator(discovery: &Discovery, inside: &Inside, space: &AddressSpace) -> Check {
     let check =
         Check::required("target_allocator", "allocator", "knowing where memory is allocated and freed");
-    if !discovery.can_allocate() && inside.main().is_some_and(|main| main.is_go) {
+    if !discovery.can_allocate() && inside.bindings.main().is_some_and(|main| main.is_go) {
         return check.blocked("a Go program without C code: it has nothing that memtrace traces yet");
+    }
+    let main = inside.bindings.main();
+    if !discovery.can_allocate() && main.is_some_and(Linkage::is_stripped_static_program) {
+        return check.missing(
+            "the program is statically linked and stripped: its allocator is inside, and no symbol says where",
+            "keep the program's symbol table (`strip --strip-debug` leaves it) or link it dynamically; of the process as \
+             it is only its size can be watched (VmRSS in /proc/PID/status)",
+        );
     }
     if !discovery.can_allocate() {
         return check.missing(
@@ -164,7 +170,7 @@ pub(super) fn allocator(discovery: &Discovery, inside: &Inside, space: &AddressS
     let count = inside.files.len();
     let in_force = inside.in_force().map_or_else(String::new, |file| {
         let name = file.allocator.map(|name| format!("{name}, ")).unwrap_or_default();
-        let how = match inside.order {
+        let how = match inside.bindings.order() {
             LookupOrder::Linked => "first in lookup order",
             LookupOrder::MapOrder => "first in map order; the lookup order is not known",
         };
