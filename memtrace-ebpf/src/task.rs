@@ -13,20 +13,22 @@ pub(crate) fn pid_tgid() -> u64 {
     if config.pid_namespace_ino == 0 {
         return bpf_get_current_pid_tgid();
     }
-    let mut info = bpf_pidns_info { pid: 0, tgid: 0 };
-    // SAFETY: the helper writes to `info`, whose size it is given.
-    let failed = unsafe {
-        bpf_get_ns_current_pid_tgid(
-            config.pid_namespace_dev,
-            config.pid_namespace_ino,
-            &raw mut info,
-            size_of::<bpf_pidns_info>() as u32,
-        )
-    };
-    if failed != 0 {
-        return 0;
+    match ids_in(config.pid_namespace_dev, config.pid_namespace_ino) {
+        Some(ids) => u64::from(ids.tgid) << 32 | u64::from(ids.pid),
+        None => 0,
     }
-    u64::from(info.tgid) << 32 | u64::from(info.pid)
+}
+
+/// The ids of the current process and thread in the PID namespace with this device number and inode, if it is in
+/// that one itself: the helper knows no ids of an outer one.
+#[inline(always)]
+pub(crate) fn ids_in(device: u64, inode: u64) -> Option<bpf_pidns_info> {
+    let mut ids = bpf_pidns_info { pid: 0, tgid: 0 };
+    // SAFETY: the helper writes to `ids`, whose size it is given.
+    let failed = unsafe {
+        bpf_get_ns_current_pid_tgid(device, inode, &raw mut ids, size_of::<bpf_pidns_info>() as u32)
+    };
+    if failed == 0 { Some(ids) } else { None }
 }
 
 /// The process id of a `pid_tgid`.

@@ -70,6 +70,8 @@ pub struct Recording {
     pub python_copies: u64,
     /// How many bytes the process grew by while no probe was hit, where it was so long that this means something.
     pub unseen_growth: u64,
+    /// Allocator functions of which the kernel program could not be told where they stand.
+    pub functions_left_out: u64,
 }
 
 impl Recording {
@@ -235,6 +237,11 @@ pub async fn profile(recording: &Recording, interval: u64, names: &mut Names) ->
         "growth_unseen_bytes",
         recording.unseen_growth,
         "bytes that the process grew by while no probe was hit: it got them by functions that memtrace does not know; `memtrace doctor -p PID` says which have probes, and --alloc and --free name others",
+    );
+    profile.losses.add(
+        "functions_left_out",
+        recording.functions_left_out,
+        "allocator functions did not fit into the kernel program's lists: an allocation of which one calls another may count twice, or the frame of an operator new be shown",
     );
     let never_returned = recording.in_flight.iter().filter(|call| call.threshold != 0).count() as u64;
     profile.losses.add("calls_unfinished", never_returned + recording.calls_cut_off, "sampled calls had not returned at the end, or never did (an exception, a longjmp, the end of a thread): nothing was recorded for them");

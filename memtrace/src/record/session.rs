@@ -379,6 +379,7 @@ impl Session {
             unknown_events: self.unknown_events,
             unresolved_changes: process.counts.unresolved_changes,
             late_errors: process.counts.late_errors,
+            functions_left_out: process.counts.functions_left_out,
             unwind: unwinder.stats(),
             unwind_errors: process.counts.unwind_errors,
             main_thread_ended: process.counts.main_thread_ended,

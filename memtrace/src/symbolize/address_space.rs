@@ -246,7 +246,7 @@ impl AddressSpace {
         } else if line.path == vdso::NAME
             && let Ok(image) = vdso::copy(self.living(), line)
         {
-            self.modules.file(vdso::NAME.as_ref(), Ok(image), None)
+            self.modules.image(vdso::NAME.as_ref(), image)
         } else {
             self.modules.named(&line.path)
         };
