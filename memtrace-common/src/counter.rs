@@ -32,11 +32,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Entries of an allocation function, sampled or not.
-    AllocationHits,
-    /// Entries of a free function.
-    FreeHits,
-    /// Of these entries, those at an instruction that the kernel single-steps.
+    /// Hits of probes on an instruction that the kernel single-steps. Hits as such are counted by function.
     SteppedHits,
     /// Return probes that fired.
     ReturnHits,

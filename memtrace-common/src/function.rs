@@ -19,6 +19,10 @@ pub enum FunctionKind {
     PosixMemalign = 6,
     /// `void free(void *block)`; also `operator delete`.
     Free = 7,
+    /// An allocation function whose arguments are where [`Arguments`] says.
+    Other = 8,
+    /// A free function whose block is where [`Arguments::block`] says.
+    OtherFree = 9,
 }
 
 impl FunctionKind {
@@ -33,8 +37,48 @@ impl FunctionKind {
             5 => Self::AlignedAlloc,
             6 => Self::PosixMemalign,
             7 => Self::Free,
+            8 => Self::Other,
+            9 => Self::OtherFree,
             _ => return None,
         })
+    }
+
+    /// Whether it frees a block and allocates none.
+    pub fn frees(self) -> bool {
+        matches!(self, Self::Free | Self::OtherFree)
+    }
+}
+
+/// The number of an argument, from 0; the System V ABI for x86-64 (3.2.3) passes six of them in registers.
+pub const MAX_ARGUMENTS: u8 = 6;
+
+/// Where a function of an uncommon shape has what matters: numbers of arguments, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Arguments {
+    /// The size in bytes, or that of one element.
+    pub size: u8,
+    /// The number of elements, if the size is that of one.
+    pub count: Option<u8>,
+    /// The block to be freed, or to be resized.
+    pub block: Option<u8>,
+    /// The pointer through which the new block is stored, if it is not the function's result. The result is
+    /// 0 then where the call has succeeded.
+    pub result: Option<u8>,
+}
+
+/// What stands in a cookie for an argument that there is not.
+const NO_ARGUMENT: u64 = 7;
+
+impl Arguments {
+    fn bits(self) -> u64 {
+        let number = |argument: Option<u8>| argument.map_or(NO_ARGUMENT, |number| u64::from(number) & 7);
+        number(Some(self.size)) | number(self.count) << 3 | number(self.block) << 6 | number(self.result) << 9
+    }
+
+    #[inline(always)]
+    fn from_bits(bits: u64) -> Self {
+        let number = |shift: u64| Some((bits >> shift) as u8 & 7).filter(|number| *number < MAX_ARGUMENTS);
+        Self { size: bits as u8 & 7, count: number(3), block: number(6), result: number(9) }
     }
 }
 
@@ -51,19 +95,54 @@ pub struct Probe {
     pub may_jump: bool,
     /// Whether the kernel single-steps the probed instruction, which makes a hit many times dearer.
     pub stepped: bool,
+    /// Whether the function's return is seen by probes on its `ret` instructions, because it may throw: a
+    /// return probe would break the exception.
+    pub at_ret: bool,
+    /// For the kinds [`Other`](FunctionKind::Other) and [`OtherFree`](FunctionKind::OtherFree).
+    pub arguments: Arguments,
+    /// The function's number, below [`MAX_FUNCTIONS`]: its calls are counted under it, and its stacks carry it.
+    pub function: u16,
 }
 
+/// How many functions can have numbers of their own, in all processes that are recorded together.
+pub const MAX_FUNCTIONS: u16 = 4096;
+
+/// The number of allocation functions for which there is none left.
+pub const OTHER_ALLOCATIONS: u16 = 0;
+
+/// The number of free functions for which there is none left.
+pub const OTHER_FREES: u16 = 1;
+
 impl Probe {
+    /// One of a function of this kind, without anything special.
+    pub fn new(kind: FunctionKind) -> Self {
+        let function = if kind.frees() { OTHER_FREES } else { OTHER_ALLOCATIONS };
+        let arguments = Arguments::default();
+        Self { kind, may_jump: false, stepped: false, at_ret: false, arguments, function }
+    }
+
     /// The cookie that stands for this probe.
     pub fn cookie(self) -> u64 {
-        u64::from(self.kind as u8) | u64::from(self.may_jump) << 8 | u64::from(self.stepped) << 9
+        u64::from(self.kind as u8)
+            | u64::from(self.may_jump) << 8
+            | u64::from(self.stepped) << 9
+            | u64::from(self.at_ret) << 10
+            | self.arguments.bits() << 16
+            | u64::from(self.function) << 32
     }
 
     /// The probe behind a cookie.
     #[inline(always)]
     pub fn from_cookie(cookie: u64) -> Option<Self> {
         let kind = FunctionKind::from_number(cookie as u8)?;
-        Some(Self { kind, may_jump: cookie & 1 << 8 != 0, stepped: cookie & 1 << 9 != 0 })
+        Some(Self {
+            kind,
+            may_jump: cookie & 1 << 8 != 0,
+            stepped: cookie & 1 << 9 != 0,
+            at_ret: cookie & 1 << 10 != 0,
+            arguments: Arguments::from_bits(cookie >> 16),
+            function: (cookie >> 32) as u16,
+        })
     }
 }
 
@@ -73,14 +152,23 @@ mod tests {
 
     #[test]
     fn cookies_lead_back_to_their_probe() {
-        for number in 1..=7 {
-            let kind = FunctionKind::from_number(number).expect("numbers 1 to 7 are kinds");
-            for (may_jump, stepped) in [(false, false), (true, false), (false, true), (true, true)] {
-                let probe = Probe { kind, may_jump, stepped };
-                assert_eq!(Probe::from_cookie(probe.cookie()), Some(probe));
+        let shapes = [
+            Arguments::default(),
+            Arguments { size: 1, count: Some(2), block: Some(0), result: None },
+            Arguments { size: 5, count: None, block: None, result: Some(3) },
+        ];
+        for number in 1..=9 {
+            let kind = FunctionKind::from_number(number).expect("numbers 1 to 9 are kinds");
+            for flags in 0..8 {
+                for arguments in shapes {
+                    let [may_jump, stepped, at_ret] = [1, 2, 4].map(|flag| flags & flag != 0);
+                    let function = MAX_FUNCTIONS - 1;
+                    let probe = Probe { kind, may_jump, stepped, at_ret, arguments, function };
+                    assert_eq!(Probe::from_cookie(probe.cookie()), Some(probe));
+                }
             }
         }
         assert_eq!(Probe::from_cookie(0), None);
-        assert_eq!(Probe::from_cookie(8), None);
+        assert_eq!(Probe::from_cookie(10), None);
     }
 }

@@ -24,7 +24,9 @@ pub use event::{
     BlockEvent, EVENT_ALLOCATED, EVENT_APPEARED, EVENT_EXEC, EVENT_FORK, EVENT_FREED, EVENT_LOADER,
     EVENT_NEW_STACK, ImageChanged, NewStack, Newborn, WATCH_CHILDREN, WATCH_STOP,
 };
-pub use function::{FunctionKind, Probe};
+pub use function::{
+    Arguments, FunctionKind, MAX_ARGUMENTS, MAX_FUNCTIONS, OTHER_ALLOCATIONS, OTHER_FREES, Probe,
+};
 pub use live::{
     Block, CallerRange, InFlight, InFlightKey, InternalCallers, LiveKey, MAX_CALLER_RANGES, MAX_WRAPPERS,
     Wrappers,

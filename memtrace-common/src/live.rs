@@ -57,18 +57,20 @@ pub struct InFlight {
     pub size: u64,
     /// The sampling threshold that the size was drawn with; 0 where the call was not sampled.
     pub threshold: u64,
-    /// Where `posix_memalign` stores the address.
+    /// Where `posix_memalign`, or another such function, stores the address; 0 where the function returns it.
     pub result_pointer: u64,
-    /// [`FunctionKind`](crate::FunctionKind) as a number.
-    pub kind: u32,
+    /// The address that the call returns to, where its return is seen by a probe on a `ret`; 0 elsewhere.
+    pub return_address: u64,
     /// 1 where calls of other allocation functions until the return belong to this one.
     pub outermost: u32,
+    /// The function's number ([`Probe::function`](crate::Probe::function)).
+    pub function: u32,
     /// When the call began: nanoseconds of `CLOCK_MONOTONIC`.
     pub time_ns: u64,
 }
 
 /// How many ranges [`InternalCallers`] can hold.
-pub const MAX_CALLER_RANGES: usize = 48;
+pub const MAX_CALLER_RANGES: usize = 256;
 
 /// The address range of an allocator function's code.
 #[repr(C)]
@@ -86,13 +88,13 @@ pub struct CallerRange {
 pub struct InternalCallers {
     /// How many ranges are in use.
     pub len: u64,
-    /// The ranges.
+    /// The ranges, in order of address and without overlaps; those that are not in use are all ones.
     pub ranges: [CallerRange; MAX_CALLER_RANGES],
 }
 
 impl Default for InternalCallers {
     fn default() -> Self {
-        Self { len: 0, ranges: [CallerRange::default(); MAX_CALLER_RANGES] }
+        Self { len: 0, ranges: [CallerRange { start: u64::MAX, end: u64::MAX }; MAX_CALLER_RANGES] }
     }
 }
 
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(size_of::<LiveKey>(), 16);
         assert_eq!(size_of::<Block>(), 48);
         assert_eq!(size_of::<InFlightKey>(), 16);
-        assert_eq!(size_of::<InFlight>(), 48 + 48);
+        assert_eq!(size_of::<InFlight>(), 48 + 56);
         assert_eq!(size_of::<InternalCallers>(), 8 + MAX_CALLER_RANGES * 16);
         assert_eq!(size_of::<Wrappers>(), 8 + MAX_WRAPPERS * 16);
     }

@@ -82,7 +82,9 @@ pub struct StackTotals {
     /// The process, as memtrace's PID namespace numbers it.
     pub tgid: u32,
     /// 1 once the frames were sent to userspace.
-    pub announced: u32,
+    pub announced: u16,
+    /// The number of the allocation function that was called ([`Probe::function`](crate::Probe::function)).
+    pub function: u16,
 }
 
 #[cfg(feature = "user")]

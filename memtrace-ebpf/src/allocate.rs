@@ -5,11 +5,11 @@ use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns,
     programs::ProbeContext,
 };
-use memtrace_common::{Block, Counter, FunctionKind, InFlight, InFlightKey, Probe, sampling};
+use memtrace_common::{Arguments, Block, Counter, FunctionKind, InFlight, InFlightKey, Probe, sampling};
 
 use crate::{
     arch, books, control,
-    counters::{count, count_and_number},
+    counters::{count, count_call},
     diagnostics, in_flight, nested, sample, task,
 };
 
@@ -33,12 +33,12 @@ fn product(count: u64, size: u64) -> u64 {
 }
 
 #[inline(always)]
-fn request(ctx: &ProbeContext, kind: FunctionKind) -> Option<Request> {
+fn request(ctx: &ProbeContext, probe: Probe) -> Option<Request> {
     let first: u64 = ctx.arg(0)?;
     let second = || ctx.arg::<u64>(1);
     let third = || ctx.arg::<u64>(2);
     let plain = |size| Request { size, old_address: 0, result_pointer: 0 };
-    Some(match kind {
+    Some(match probe.kind {
         FunctionKind::Malloc => plain(first),
         FunctionKind::Calloc => plain(product(first, second()?)),
         FunctionKind::AlignedAlloc => plain(second()?),
@@ -47,8 +47,24 @@ fn request(ctx: &ProbeContext, kind: FunctionKind) -> Option<Request> {
         FunctionKind::ReallocArray => {
             Request { size: product(second()?, third()?), old_address: first, result_pointer: 0 }
         }
-        FunctionKind::Free => return None,
+        FunctionKind::Other => shaped(ctx, probe.arguments),
+        FunctionKind::Free | FunctionKind::OtherFree => return None,
     })
+}
+
+/// The request to a function whose arguments are where `arguments` says.
+#[inline(always)]
+fn shaped(ctx: &ProbeContext, arguments: Arguments) -> Request {
+    let optional = |number: Option<u8>| number.map_or(0, |number| arch::argument(ctx, number));
+    let size = arch::argument(ctx, arguments.size);
+    Request {
+        size: match arguments.count {
+            Some(count) => product(arch::argument(ctx, count), size),
+            None => size,
+        },
+        old_address: optional(arguments.block),
+        result_pointer: optional(arguments.result),
+    }
 }
 
 /// Handles the entry of an allocation function. Returns whether its return has to be seen.
@@ -57,30 +73,37 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) -> bool {
     if !control::running() {
         return false;
     }
-    let number = count_and_number(Counter::AllocationHits);
+    let number = count_call(probe.function);
     if probe.stepped {
         count(Counter::SteppedHits);
     }
-    let Some(request) = request(ctx, probe.kind) else { return false };
-    let threshold = sample::draw(request.size, number);
+    let Some(request) = request(ctx, probe) else { return false };
+    let threshold = sample::draw(request.size, probe.function, number);
     // glibc's realloc(NULL, size) jumps to malloc.
-    let resizes = matches!(probe.kind, FunctionKind::Realloc | FunctionKind::ReallocArray);
+    let resizes = match probe.kind {
+        FunctionKind::Realloc | FunctionKind::ReallocArray => true,
+        FunctionKind::Other => probe.arguments.block.is_some(),
+        _ => false,
+    };
     let outermost = probe.may_jump || (resizes && request.old_address == 0);
     // SAFETY: the registers are the context of this program.
     let stack_pointer = arch::entry_stack_pointer(unsafe { &*ctx.regs });
-    let cleans = control::config().return_always_fires != 0 && in_flight::may_hold(stack_pointer);
+    let cleans = match control::config().return_always_fires {
+        0 => probe.at_ret,
+        _ => in_flight::may_hold(stack_pointer),
+    };
     let recorded = resizes && request.old_address != 0 && books::may_hold(request.old_address);
     if threshold == 0 && !outermost && !cleans && !recorded {
         return false;
     }
-    remember(ctx, probe.kind, &request, threshold, outermost, cleans)
+    remember(ctx, probe, &request, threshold, outermost, cleans)
 }
 
 /// The part that only few calls reach.
 #[inline(always)]
 fn remember(
     ctx: &ProbeContext,
-    kind: FunctionKind,
+    probe: Probe,
     request: &Request,
     threshold: u64,
     outermost: bool,
@@ -99,8 +122,10 @@ fn remember(
         size: request.size,
         threshold,
         result_pointer: request.result_pointer,
-        kind: kind as u32,
+        // Without it, the probe on the `ret` takes the call for another one's.
+        return_address: if probe.at_ret { arch::return_address(regs).unwrap_or_default() } else { 0 },
         outermost: outermost.into(),
+        function: probe.function.into(),
         // SAFETY: the helper takes nothing and returns a number.
         time_ns: unsafe { bpf_ktime_get_ns() },
     };

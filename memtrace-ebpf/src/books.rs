@@ -10,14 +10,13 @@ use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap},
-    programs::RetProbeContext,
 };
 use memtrace_common::{
-    Block, Counter, EVENT_ALLOCATED, EVENT_FREED, InFlight, LiveKey, STACK_NOT_RECORDED, StackTotals,
-    inherited_stack, sampling,
+    Block, Counter, EVENT_ALLOCATED, EVENT_FREED, InFlight, LiveKey, OTHER_ALLOCATIONS, STACK_NOT_RECORDED,
+    StackTotals, inherited_stack, sampling,
 };
 
-use crate::{atomic, control, counters::count, diagnostics, events, filter::Filter, stack, task};
+use crate::{arch, atomic, control, counters::count, diagnostics, events, filter::Filter, stack, task};
 
 /// The live blocks. Allocated as it fills, so that a large limit costs nothing until it is needed.
 #[map]
@@ -92,7 +91,7 @@ pub(crate) fn live() -> *mut c_void {
 pub(crate) fn inherited(tgid: u32, address: u64, block: &Block) {
     let pid_tgid = u64::from(tgid) << 32;
     // Without room for its totals, the copy is not entered: its free finds nothing, as that of older memory.
-    let Some(totals) = totals_of(block.stack_id, pid_tgid) else {
+    let Some(totals) = totals_of(block.stack_id, pid_tgid, OTHER_ALLOCATIONS.into()) else {
         count(Counter::StacksFull);
         return;
     };
@@ -141,10 +140,10 @@ fn untracked(pid_tgid: u64, block: &Block) {
 
 /// Enters a new block.
 #[inline(always)]
-pub(crate) fn allocated(ctx: &RetProbeContext, pid_tgid: u64, address: u64, call: &InFlight) {
+pub(crate) fn allocated(caller: &arch::Registers, pid_tgid: u64, address: u64, call: &InFlight) {
     let weight = sampling::weight(call.size, call.threshold);
-    let mut stack_id = stack::record(ctx, pid_tgid);
-    if totals_of(stack_id, pid_tgid).is_none() {
+    let mut stack_id = stack::record(caller, pid_tgid, call);
+    if totals_of(stack_id, pid_tgid, call.function).is_none() {
         count(Counter::StacksFull);
         diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::StacksFull));
         stack_id = STACK_NOT_RECORDED;
@@ -204,21 +203,21 @@ fn add_variance(totals: *mut StackTotals, objects: u64, bytes: u64, threshold: u
     }
 }
 
-/// The totals of a stack, made where the stack is new. `None` where the table is full.
+/// The totals of a stack of calls of `function`, made where the stack is new. `None` where the table is full.
 #[inline(always)]
-pub(crate) fn totals_of(stack_id: u64, pid_tgid: u64) -> Option<*mut StackTotals> {
+pub(crate) fn totals_of(stack_id: u64, pid_tgid: u64, function: u32) -> Option<*mut StackTotals> {
     if let Some(totals) = STACKS.get_ptr_mut(&stack_id) {
         return Some(totals);
     }
     // Another CPU may have been faster, which is as good; so the result is the look-up's.
-    insert_empty(stack_id, task::tgid(pid_tgid));
+    insert_empty(stack_id, task::tgid(pid_tgid), function);
     STACKS.get_ptr_mut(&stack_id)
 }
 
 /// Makes the totals of a stack, unless they are there. A function of its own, so that its variables do not add to
 /// the caller's 512 bytes of stack.
 #[inline(never)]
-fn insert_empty(stack_id: u64, tgid: u32) {
+fn insert_empty(stack_id: u64, tgid: u32, function: u32) {
     let empty = StackTotals {
         allocated_objects: 0,
         allocated_bytes: 0,
@@ -232,6 +231,7 @@ fn insert_empty(stack_id: u64, tgid: u32) {
         freed_samples: 0,
         tgid,
         announced: 0,
+        function: function as u16,
     };
     let _ = STACKS.insert(&stack_id, &empty, BPF_NOEXIST.into());
 }

@@ -1,7 +1,7 @@
 //! Counting what happens here.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use memtrace_common::Counter;
+use memtrace_common::{Counter, MAX_FUNCTIONS};
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT as u32, 0);
@@ -32,8 +32,13 @@ fn add_to_slot(slot: u32, number: u64) {
     }
 }
 
-/// The same. Returns how many this CPU had counted before: a number that no other of its events has.
+/// By [`Probe::function`](memtrace_common::Probe::function): calls of the function.
+#[map]
+static CALLS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_FUNCTIONS as u32, 0);
+
+/// Counts a call of a function. Returns how many this CPU had counted before: a number that no other call of the
+/// function on this CPU has.
 #[inline(always)]
-pub(crate) fn count_and_number(counter: Counter) -> u64 {
-    COUNTERS.get_ptr_mut(counter as u32).map_or(0, |slot| crate::atomic::fetch_add(slot, 1))
+pub(crate) fn count_call(function: u16) -> u64 {
+    CALLS.get_ptr_mut(function.into()).map_or(0, |calls| crate::atomic::fetch_add(calls, 1))
 }

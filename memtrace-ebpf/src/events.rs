@@ -38,14 +38,16 @@ pub(crate) fn send(stack: &NewStack) -> bool {
 /// Tells userspace what happened to a recorded allocation, if it wants to know.
 #[inline(always)]
 pub(crate) fn block(kind: u32, pid_tgid: u64, address: u64, block: &Block) {
-    if control::config().events != 0 {
-        send_block(kind, pid_tgid, address, block);
+    if control::config().events != 0 && !send_block(kind, pid_tgid, address, block) {
+        count(Counter::EventsLost);
+        diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::EventsLost));
     }
 }
 
-/// A function of its own, so that its variables do not add to the caller's 512 bytes of stack.
+/// Says whether there was room. A function of its own, so that its variables do not add to the caller's 512 bytes of
+/// stack.
 #[inline(never)]
-fn send_block(kind: u32, pid_tgid: u64, address: u64, block: &Block) {
+fn send_block(kind: u32, pid_tgid: u64, address: u64, block: &Block) -> bool {
     let event = BlockEvent {
         kind,
         tgid: task::tgid(pid_tgid),
@@ -56,10 +58,7 @@ fn send_block(kind: u32, pid_tgid: u64, address: u64, block: &Block) {
         address,
         block: *block,
     };
-    if EVENTS.output::<BlockEvent>(&event, 0).is_err() {
-        count(Counter::EventsLost);
-        diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::EventsLost));
-    }
+    EVENTS.output::<BlockEvent>(&event, 0).is_ok()
 }
 
 /// Tells userspace that this process may have other code from here on, and has it wait if memtrace has

@@ -1,9 +1,13 @@
 //! The entry of a free function.
 
 use aya_ebpf::programs::ProbeContext;
-use memtrace_common::{Block, Counter, Probe};
+use memtrace_common::{Block, Counter, FunctionKind, Probe};
 
-use crate::{books, control, counters::count, task};
+use crate::{
+    arch, books, control,
+    counters::{count, count_call},
+    task,
+};
 
 /// Handles the entry of a free function. When free functions call each other, the first one finds the
 /// block and the others nothing.
@@ -12,11 +16,14 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) {
     if !control::running() {
         return;
     }
-    count(Counter::FreeHits);
+    count_call(probe.function);
     if probe.stepped {
         count(Counter::SteppedHits);
     }
-    let Some(address) = ctx.arg::<u64>(0) else { return };
+    let address = match (probe.kind, probe.arguments.block) {
+        (FunctionKind::OtherFree, Some(number)) => arch::argument(ctx, number),
+        _ => ctx.arg(0).unwrap_or_default(),
+    };
     if address == 0 || !books::may_hold(address) {
         return;
     }

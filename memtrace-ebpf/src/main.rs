@@ -64,6 +64,13 @@ pub fn allocate_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// A `ret` at which an allocation function may end that has no return probe, because it may throw.
+#[uprobe]
+pub fn allocate_ret(ctx: ProbeContext) -> u32 {
+    returned::at_ret(&ctx);
+    0
+}
+
 /// Entry and return of an allocation function, in one: for a uprobe session (Linux 6.13). What the entry
 /// returns says whether the return is to be seen (0) or not (1), so that a call that was not drawn pays for
 /// no return probe.

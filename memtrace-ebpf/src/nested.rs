@@ -10,15 +10,15 @@
 //! Both are asked only for a call that was drawn, so that all others stay cheap.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, pt_regs},
+    bindings::{BPF_ANY, BPF_F_NO_PREALLOC, pt_regs},
     macros::map,
     maps::{HashMap, LruHashMap},
 };
 use memtrace_common::{InFlightKey, InternalCallers, MAX_CALLER_RANGES};
 
-/// By process: the address ranges of its allocation functions.
+/// By process: the address ranges of its allocation functions. Four kilobytes each, so allocated one by one.
 #[map]
-static INTERNAL_CALLERS: HashMap<u32, InternalCallers> = HashMap::with_max_entries(1024, 0);
+static INTERNAL_CALLERS: HashMap<u32, InternalCallers> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
 /// By thread: the entry stack pointer of a call that may jump to another function. An entry whose call
 /// never returned (an exception) would stay, so the least recently used makes room.
@@ -42,20 +42,22 @@ pub(crate) fn is_inner(pid_tgid: u64, regs: &pt_regs) -> bool {
     // SAFETY: userspace replaces the value as a whole, and a mixture of old and new ranges would be
     // harmless here.
     let Some(callers) = (unsafe { INTERNAL_CALLERS.get(&crate::task::tgid(pid_tgid)) }) else { return false };
-    let len = callers.len as usize;
-    let mut index = 0;
-    while index < MAX_CALLER_RANGES {
-        if index >= len {
-            break;
+    // The last range that begins at the address or before it.
+    let mut first = 0;
+    let mut step = MAX_CALLER_RANGES / 2;
+    while step > 0 {
+        let middle = (first + step) & (MAX_CALLER_RANGES - 1);
+        if callers.ranges[middle].start <= address {
+            first = middle;
         }
-        let range = &callers.ranges[index];
-        if range.start <= address && address < range.end {
-            return true;
-        }
-        index += 1;
+        step /= 2;
     }
-    false
+    let range = &callers.ranges[first & (MAX_CALLER_RANGES - 1)];
+    range.start <= address && address < range.end
 }
+
+/// A search by halves goes as deep as the number of ranges has bits.
+const _: () = assert!(MAX_CALLER_RANGES.is_power_of_two());
 
 /// Whether this is the call that the thread is known to be inside of.
 #[inline(always)]

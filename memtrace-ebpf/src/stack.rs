@@ -1,10 +1,7 @@
 //! Giving a stack an identity, and announcing it.
 
-use aya_ebpf::{
-    bindings::pt_regs, helpers::generated::bpf_get_smp_processor_id, macros::map, maps::Array,
-    programs::RetProbeContext,
-};
-use memtrace_common::{Counter, EVENT_NEW_STACK, STACK_NOT_RECORDED};
+use aya_ebpf::{helpers::generated::bpf_get_smp_processor_id, macros::map, maps::Array};
+use memtrace_common::{Counter, EVENT_NEW_STACK, InFlight, STACK_NOT_RECORDED};
 
 use crate::{
     arch, atomic, books, capture,
@@ -28,10 +25,10 @@ struct Scratch {
 #[map]
 static SCRATCH: Array<Scratch> = Array::with_max_entries(SCRATCH_PER_CPU, 0);
 
-/// Walks the stack of the thread that returns from an allocation function, announces it if it is new,
-/// and returns its id.
+/// Walks the stack of the thread that returns from an allocation function to `caller`, announces it if it is
+/// new, and returns its id.
 #[inline(always)]
-pub(crate) fn record(ctx: &RetProbeContext, pid_tgid: u64) -> u64 {
+pub(crate) fn record(caller: &arch::Registers, pid_tgid: u64, call: &InFlight) -> u64 {
     // SAFETY: the helper takes nothing and returns a number.
     let first = unsafe { bpf_get_smp_processor_id() } * SCRATCH_PER_CPU;
     let mut place = 0;
@@ -40,7 +37,7 @@ pub(crate) fn record(ctx: &RetProbeContext, pid_tgid: u64) -> u64 {
             // SAFETY: a pointer to a map value; taken by nobody else from here to the release.
             unsafe {
                 if atomic::take(&raw mut (*scratch).taken) {
-                    let stack_id = walk(ctx, pid_tgid, &mut (*scratch).walk);
+                    let stack_id = walk(caller, pid_tgid, call, &mut (*scratch).walk);
                     (&raw mut (*scratch).taken).write_volatile(0);
                     return stack_id;
                 }
@@ -53,30 +50,27 @@ pub(crate) fn record(ctx: &RetProbeContext, pid_tgid: u64) -> u64 {
     STACK_NOT_RECORDED
 }
 
-/// The identity of a stack is a hash of the process, the frames and how the walk has ended, so that a
-/// stack that is whole and one that is not are never one.
+/// The identity of a stack is a hash of the process, the frames, the allocation function and how the walk has ended,
+/// so that a stack that is whole and one that is not are never one.
 #[inline(always)]
-fn walk(ctx: &RetProbeContext, pid_tgid: u64, walk: &mut Walk) -> u64 {
-    // SAFETY: the registers are the context of this program.
-    let regs: &pt_regs = unsafe { &*ctx.regs };
-    let at = arch::returned_to(regs);
-    walk.begin(task::tgid(pid_tgid), &at);
+fn walk(caller: &arch::Registers, pid_tgid: u64, call: &InFlight, walk: &mut Walk) -> u64 {
+    walk.begin(task::tgid(pid_tgid), caller);
     walk.run();
     count_walk(walk.stack.end);
-    capture::send(&at, &walk.stack);
-    let hash = mix(walk.hash, u64::from(walk.stack.end));
+    capture::send(caller, &walk.stack);
+    let hash = mix(walk.hash, u64::from(call.function) << 32 | u64::from(walk.stack.end));
     let hash = python::walk(pid_tgid, &mut walk.stack.python, &mut walk.python, hash);
     counters::add(Counter::FramesWalked, walk.stack.len + walk.stack.python.len);
     // The id that stands for "not recorded" must not be a real one.
     walk.stack.stack_id = if hash == STACK_NOT_RECORDED { 1 } else { hash };
-    announce(walk, pid_tgid);
+    announce(walk, pid_tgid, call.function);
     walk.stack.stack_id
 }
 
 /// Sends the frames to userspace unless that has been done.
 #[inline(always)]
-fn announce(walk: &mut Walk, pid_tgid: u64) {
-    let Some(totals) = books::totals_of(walk.stack.stack_id, pid_tgid) else { return };
+fn announce(walk: &mut Walk, pid_tgid: u64, function: u32) {
+    let Some(totals) = books::totals_of(walk.stack.stack_id, pid_tgid, function) else { return };
     // SAFETY: a pointer to a map value. Two CPUs may announce the same stack at once; userspace takes the
     // second for what it is.
     if unsafe { (&raw const (*totals).announced).read_volatile() } != 0 {

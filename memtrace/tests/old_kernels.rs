@@ -1,5 +1,7 @@
 //! What is done on kernels that are older than this machine's. Attaching takes root.
 
+use std::sync::Arc;
+
 use memtrace::kernel::{AttachMode, Kernel, Limits, Newcomers, Settings};
 use memtrace::record::{Engine, Follow, Options, PythonMode, Recording, Session};
 use memtrace::target::launch;
@@ -22,7 +24,7 @@ async fn record(mode: AttachMode, loop_helper: bool) -> Recording {
     let kernel = Kernel::load(&settings).expect("the kernel accepts the program");
     let engine = Engine::new(kernel).expect("prices can be measured");
     let command = launch("/bin/ls", &["/".to_owned()]).expect("the program starts");
-    let options = Options { python: PythonMode::Off, follow: Follow::Nobody };
+    let options = Options { python: PythonMode::Off, follow: Follow::Nobody, allocators: Arc::default() };
     let mut session = Session::launch(engine, command, options).expect("it is recorded");
     while !session.is_over() {
         session.process_events().await.expect("the kernel's events can be read");

@@ -1,6 +1,6 @@
 //! Recording one program with memtrace, and comparing each of its walks.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -43,7 +43,7 @@ pub(crate) async fn record(name: &str, interval: u64, load: Load) -> Result<Figu
         loop_helper: true,
     };
     let engine = Engine::new(Kernel::load(&settings)?)?;
-    let options = Options { python: PythonMode::Off, follow: Follow::Nobody };
+    let options = Options { python: PythonMode::Off, follow: Follow::Nobody, allocators: Arc::default() };
     let session = match &load.traced {
         Traced::Running(pid) => {
             Session::attach(engine, vec![(Target::open(*pid)?, Labels::default())], options)

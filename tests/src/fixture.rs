@@ -12,10 +12,11 @@ pub struct Build {
     source: &'static str,
     flags: &'static [&'static str],
     stripped: bool,
+    musl: bool,
 }
 
 /// `leak.c` as distributions build: no frame pointers. See its head for the operations.
-pub const LEAK: Build = Build { source: "leak.c", flags: &[], stripped: false };
+pub const LEAK: Build = Build { source: "leak.c", flags: &[], stripped: false, musl: false };
 /// `leak.c` with frame pointers.
 pub const LEAK_FRAME_POINTERS: Build = Build { flags: &["-fno-omit-frame-pointer"], ..LEAK };
 /// `leak.c` with neither a dynamic libc nor symbols: there is no `malloc` to be found in it.
@@ -30,6 +31,10 @@ pub const RANDOM_C: Build = Build { source: "random.c", flags: &["-pthread"], ..
 pub const RANDOM_CPP: Build = Build { source: "random.cpp", ..RANDOM_C };
 /// `random.rs`: the same over Rust's collections.
 pub const RANDOM_RUST: Build = Build { source: "random.rs", ..LEAK };
+/// `custom.c`: an allocator of its own.
+pub const CUSTOM: Build = Build { source: "custom.c", ..LEAK };
+/// `plugin.c`: loads a library with an allocator of its own.
+pub const PLUGIN: Build = Build { source: "plugin.c", ..LEAK };
 /// `sites.c`: a thousand allocating functions with the same distribution of sizes.
 pub const SITES: Build = Build { source: "sites.c", flags: &["-lm"], ..LEAK };
 /// `pool.c`: a program with an allocator of its own, which leaves malloc in unusual ways.
@@ -37,12 +42,13 @@ pub const POOL: Build = Build { source: "pool.c", ..RANDOM_C };
 /// `storm.c`: threads and processes that hardly live.
 pub const STORM: Build = Build { source: "storm.c", ..RANDOM_C };
 /// `late.c`: executes another program after some time; in itself there is no `malloc` to be found.
-pub const LATE: Build = Build { source: "late.c", flags: &["-static"], stripped: true };
+pub const LATE: Build = Build { source: "late.c", flags: &["-static"], stripped: true, musl: false };
 /// `pause_32.c`: a 32-bit program that waits.
 pub const PAUSE_32_BIT: Build = Build {
     source: "pause_32.c",
     flags: &["-m32", "-static", "-nostdlib", "-fno-pie", "-no-pie"],
     stripped: false,
+    musl: false,
 };
 /// `with_pid.c`: runs a program as a process of a given id.
 pub const WITH_PID: Build = Build { source: "with_pid.c", ..LEAK };
@@ -50,7 +56,7 @@ pub const WITH_PID: Build = Build { source: "with_pid.c", ..LEAK };
 pub const JIT: Build = Build { source: "jit.c", ..LEAK };
 /// `wrapper.c`: a library to preload, an allocator whose functions call each other.
 pub const WRAPPER: Build =
-    Build { source: "wrapper.c", flags: &["-shared", "-fPIC", "-fno-builtin"], stripped: false };
+    Build { source: "wrapper.c", flags: &["-shared", "-fPIC", "-fno-builtin"], stripped: false, musl: false };
 /// `frames.c`: stacks of every shape.
 pub const FRAMES: Build = Build { source: "frames.c", ..RANDOM_C };
 /// `frames.cpp`: the same for what C++ adds.
@@ -60,11 +66,12 @@ pub const WITNESS: Build = Build {
     source: "witness.c",
     flags: &["-shared", "-fPIC", "-fno-builtin", "-fexceptions"],
     stripped: false,
+    musl: false,
 };
 
 const C_FLAGS: [&str; 7] = ["-std=gnu17", "-O2", "-g", "-Wl,--build-id", "-Wall", "-Wextra", "-Werror"];
 const CPP_FLAGS: [&str; 7] = ["-std=gnu++17", "-O2", "-g", "-Wl,--build-id", "-Wall", "-Wextra", "-Werror"];
-const RUST_FLAGS: [&str; 8] = [
+const RUST_FLAGS: [&str; 9] = [
     "--edition=2024",
     "-Copt-level=2",
     "-g",
@@ -73,12 +80,18 @@ const RUST_FLAGS: [&str; 8] = [
     "-Dwarnings",
     "--crate-type=bin",
     "--crate-name=random",
+    "--check-cfg=cfg(jemalloc)",
 ];
 
 impl Build {
     /// The same, with these flags instead of its own.
     pub const fn flags(self, flags: &'static [&'static str]) -> Self {
         Self { flags, ..self }
+    }
+
+    /// The same, with musl instead of glibc.
+    pub const fn with_musl(self) -> Self {
+        Self { musl: true, ..self }
     }
 
     /// The same, with its functions visible to `dladdr`.
@@ -118,13 +131,19 @@ impl Build {
     /// A directory per build, so that each program keeps its plain name (`leak`), which is its comm.
     fn compile(self) -> PathBuf {
         let (stem, language) = self.source.split_once('.').expect("a fixture's name has an extension");
-        let variant =
-            format!("{}{}{}", self.source, self.flags.concat(), if self.stripped { "-stripped" } else { "" });
+        let variant = format!(
+            "{}{}{}{}",
+            self.source,
+            self.flags.concat().replace('/', "_"),
+            if self.stripped { "-stripped" } else { "" },
+            if self.musl { "-musl" } else { "" }
+        );
         let dir = tools::profile_dir().join("memtrace-fixtures").join(variant);
         std::fs::create_dir_all(&dir).expect("the target directory is writable");
         // Another run of the tests may be executing the program: replace it, never write into it.
         let fresh = dir.join(format!("{stem}.{}", std::process::id()));
         let mut compile = match language {
+            "c" if self.musl => compiler(tools::command("musl-gcc"), &C_FLAGS),
             "c" => compiler(tools::command("gcc"), &C_FLAGS),
             "cpp" => compiler(tools::command("g++"), &CPP_FLAGS),
             "rs" => compiler(tools::rustc(), &RUST_FLAGS),

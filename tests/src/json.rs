@@ -172,6 +172,17 @@ impl Profile {
         self.stacks.iter().map(end).collect()
     }
 
+    /// The values of all stacks with the label `key`, by its value.
+    pub fn by_label(&self, key: &str) -> BTreeMap<&str, Values> {
+        let mut sums = BTreeMap::<_, Values>::new();
+        for stack in &self.stacks {
+            for label in stack.labels.iter().filter(|label| label.key == key) {
+                *sums.entry(label.value.as_str()).or_default() += stack.values;
+            }
+        }
+        sums
+    }
+
     /// Its stacks.
     pub fn stacks(&self) -> Stacks {
         let frame = |raw: &RawFrame| Frame {

@@ -13,6 +13,7 @@
 //! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
 //! - the tests themselves: [`harness`]
 
+mod allocators;
 mod bookkeeping;
 mod books;
 mod containers;

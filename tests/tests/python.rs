@@ -212,3 +212,70 @@ fn a_deep_recursion_is_marked() {
         assert!(loss(&recorded, "python_truncated") > 0);
     }
 }
+
+/// What `objects.py` keeps: the function, how many, and how many bytes each, on any 64-bit CPython since 3.8. A bytes
+/// object has 33 bytes beside its contents; a tuple of 25 has 224, and 16 before it for the garbage collector.
+const KEPT: [(&str, i64, i64); 3] =
+    [("small", 100_000, 73), ("large", 1_000, 2_033), ("tuples", 100_000, 240)];
+
+/// What stands under a Python function in objects of this size.
+fn kept(stacks: &Stacks, function: &str, size: i64) -> Values {
+    let mut sum = Values::default();
+    for stack in &stacks.0 {
+        let Values { alloc_objects, alloc_space, .. } = stack.values;
+        let is_its = python_frames(stack).first().is_some_and(|frame| frame.function == function);
+        if is_its && alloc_space == alloc_objects * size {
+            sum += stack.values;
+        }
+    }
+    sum
+}
+
+fn objects(mode: &str, environment: &[(&str, &str)], options: &[&str]) -> memtrace_tests::json::Profile {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/objects.py");
+    let mut python =
+        Process::spawn(tools::command("/usr/bin/python3").arg(script).envs(environment.iter().copied()));
+    python.stdout_line(|line| line == "ready");
+    let recorder = Recorder::exact().attach_mode(mode).output("out.json");
+    let recorder = options.iter().fold(recorder, |recorder, option| recorder.option(option));
+    let recording = recorder.attach(python.pid());
+    assert_eq!(python.ask("go"), "done");
+    let profile = recording.stop(libc::SIGINT).expect_success().json();
+    assert!(python.is_running());
+    profile
+}
+
+/// Debian's interpreter has copies of `PyObject_Malloc` where tuples are made, but none where bytes are. Large objects
+/// come from malloc, and count once all the same.
+#[test]
+fn objects_are_seen_as_far_as_the_interpreter_has_no_copies() {
+    for mode in attach_modes() {
+        let profile = objects(mode, &[], &["--python-objects"]);
+        for (function, count, size) in &KEPT[..2] {
+            assert_eq!(kept(&profile.stacks(), function, *size), Values::live(*count, *size), "{function}");
+        }
+        let by_allocator = profile.by_label("allocator");
+        assert!(by_allocator["pymalloc"].alloc_objects >= 101_000, "{by_allocator:?}");
+        assert!(profile.loss("python_objects_copied") > 12, "{:?}", profile.losses);
+    }
+}
+
+#[test]
+fn without_being_asked_for_small_objects_are_not_looked_for() {
+    let profile = objects("session", &[], &[]);
+    assert_eq!(kept(&profile.stacks(), "small", 73), Values::default());
+    // Malloc serves what is larger than 512 bytes.
+    assert_eq!(kept(&profile.stacks(), "large", 2_033), Values::live(1_000, 2_033));
+    assert!(!profile.by_label("allocator").contains_key("pymalloc"));
+    assert_eq!(profile.loss("python_objects_copied"), 0);
+}
+
+#[test]
+fn without_its_own_allocator_every_object_is_seen_once() {
+    for options in [&[][..], &["--python-objects"]] {
+        let profile = objects("session", &[("PYTHONMALLOC", "malloc")], options);
+        for (function, count, size) in KEPT {
+            assert_eq!(kept(&profile.stacks(), function, size), Values::live(count, size), "{function}");
+        }
+    }
+}

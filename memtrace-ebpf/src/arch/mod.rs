@@ -25,6 +25,6 @@ pub(crate) enum ReturnAddress {
 mod x86_64;
 #[cfg(bpf_target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    RETURN_ADDRESS, entry_stack_pointer, entry_stack_pointer_of, interrupted, is_entry, plt_stub_has_pushed,
-    return_address, returned_to,
+    RETURN_ADDRESS, argument, entry_stack_pointer, entry_stack_pointer_of, interrupted, is_entry,
+    plt_stub_has_pushed, return_address, returned_to, returning_to,
 };

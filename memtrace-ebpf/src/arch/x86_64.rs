@@ -1,5 +1,7 @@
 //! x86-64, System V calling convention.
 
+use core::{arch::asm, mem::offset_of};
+
 use super::{Registers, ReturnAddress};
 use aya_ebpf::{
     EbpfContext,
@@ -32,12 +34,56 @@ pub(crate) fn return_address(regs: &pt_regs) -> Option<u64> {
     unsafe { bpf_probe_read_user(regs.rsp as *const u64) }.ok()
 }
 
+/// The argument of a function that has this number, from 0 (System V ABI, AMD64, 3.2.3). For numbers that the
+/// compiler does not know.
+///
+/// In assembly, because the compiler would make one load at a variable distance of these, and the verifier allows
+/// only constant ones from the context.
+#[inline(always)]
+pub(crate) fn argument(ctx: &ProbeContext, number: u8) -> u64 {
+    macro_rules! load {
+        ($register:ident) => {{
+            let value: u64;
+            // SAFETY: it reads a member of the registers, which are the context of this program.
+            unsafe {
+                asm!(
+                    "{value} = *(u64 *)({regs} + {offset})",
+                    value = out(reg) value,
+                    regs = in(reg) ctx.regs,
+                    offset = const offset_of!(pt_regs, $register),
+                );
+            }
+            value
+        }};
+    }
+    match number {
+        0 => load!(rdi),
+        1 => load!(rsi),
+        2 => load!(rdx),
+        3 => load!(rcx),
+        4 => load!(r8),
+        _ => load!(r9),
+    }
+}
+
 /// At a return probe: the registers as the caller of the function finds them. `ret` has taken the return
 /// address off the stack, and the kernel sets the instruction pointer to the real one before it calls return
 /// probes (kernel/events/uprobes.c, `uprobe_handle_trampoline`).
 #[inline(always)]
 pub(crate) fn returned_to(regs: &pt_regs) -> Registers {
     Registers { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp, third: regs.rbx }
+}
+
+/// At a probe on a `ret`: the registers as the caller of the function will find them. The function has put
+/// everything back that it must (System V ABI, AMD64, 3.2.1); `ret` will take the return address off the stack.
+#[inline(always)]
+pub(crate) fn returning_to(regs: &pt_regs) -> Option<Registers> {
+    Some(Registers {
+        address: return_address(regs)?,
+        stack_pointer: regs.rsp.wrapping_add(8),
+        frame_pointer: regs.rbp,
+        third: regs.rbx,
+    })
 }
 
 /// The stack pointer that a function had at its first instruction, by the registers at its return.

@@ -1,15 +1,21 @@
 //! Finding a process's allocator functions.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::collections::{HashMap, HashSet};
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use memtrace_common::{CallerRange, FunctionKind, MAX_WRAPPERS, Probe, Wrappers};
+use object::ReadCache;
 
 use super::{
-    catalog,
-    elf::{ElfError, ElfSymbols, FunctionSymbol},
+    catalog::{self, Function, Owner, PYTHON},
+    custom::Custom,
+    elf::{ElfError, ElfImage, FunctionSymbol},
+    flow::Ends,
+    python_copies,
+    selection::{CUSTOM, Selection},
     site::{self, Site},
-    straight_line::Jump,
-    wrapper,
+    straight_line,
+    wrapper::Known,
 };
 use crate::symbolize::{AddressSpace, Module, ModuleId, Region};
 
@@ -26,6 +32,13 @@ pub struct Discovered {
     pub probe: Probe,
     /// Where in the function the probe is to sit.
     pub site: Site,
+    /// For a function that may throw, which gets no return probe: where in the file the `ret` instructions are by
+    /// which it returns. Empty for all others.
+    pub rets: Vec<u64>,
+    /// The interface to which the function belongs: see [`Family`](super::catalog::Family).
+    pub family: &'static str,
+    /// Whose function it is, where that is known: `glibc`, `jemalloc`, ...
+    pub owner: Option<&'static str>,
 }
 
 impl Discovered {
@@ -37,6 +50,31 @@ impl Discovered {
     /// The file, and the offset in it at which the probe is to sit.
     pub fn place(&self) -> (ModuleId, u64) {
         (self.region.module().id(), self.function.file_offset + self.site.offset)
+    }
+
+    /// Whose function it is, or else of which interface: the label `allocator` of stacks.
+    pub fn allocator(&self) -> &'static str {
+        match self.family {
+            family @ (CUSTOM | "rust") => family,
+            PYTHON => "pymalloc",
+            family => self.owner.unwrap_or(family),
+        }
+    }
+
+    /// Its name, its file, and why it has a probe: for people.
+    pub fn title(&self) -> String {
+        let path = self.path().display();
+        format!("{} in {path} because it is of the family {}", self.function.name, self.family)
+    }
+
+    /// Where its probes sit, and why there: for people.
+    pub fn site_text(&self) -> String {
+        let Site { offset, instruction, reason, .. } = &self.site;
+        let rets = match self.rets.len() {
+            0 => String::new(),
+            rets => format!(" and at {rets} `ret` instructions, as it may throw"),
+        };
+        format!("probe site +{offset:#x} ({instruction}, {}: {reason}){rets}", self.site.handling.name())
     }
 
     /// The range of addresses in the process in which the function's code stands.
@@ -70,11 +108,35 @@ pub struct Discovery {
     pub loader_hook: Option<Discovered>,
     /// What was left out.
     pub skipped: Vec<Skipped>,
+    /// In how many places a Python interpreter allocates objects by copies of the functions that have probes.
+    pub python_copies: u64,
     wrappers: Vec<CallerRange>,
     seen: HashSet<ModuleId>,
+    selection: Arc<Selection>,
+    /// The names of the user's functions that were found.
+    found: HashSet<String>,
+}
+
+/// One file while its functions are looked at.
+struct Inspected<'a, 'c> {
+    space: &'a AddressSpace,
+    module: &'a Module,
+    image: &'a ElfImage<'c>,
+    known: &'a Known,
+    owner: Option<&'static str>,
 }
 
 impl Discovery {
+    /// One that looks for these functions.
+    pub fn new(selection: Arc<Selection>) -> Self {
+        Self { selection, ..Self::default() }
+    }
+
+    /// An empty one that looks for the same functions.
+    pub fn anew(&self) -> Self {
+        Self::new(Arc::clone(&self.selection))
+    }
+
     /// Finds the allocator functions in those ELF files of the process that were not looked at before.
     ///
     /// Every ELF that defines one is taken: of those that another one interposes on, none is ever called.
@@ -82,77 +144,118 @@ impl Discovery {
         for region in space.regions() {
             // One file can have several executable mappings; its functions are looked up once.
             if region.is_file() && self.seen.insert(region.module().id()) {
-                self.add_module(space, region);
+                let module = region.module();
+                if let Err(reason) = self.add_module(space, region) {
+                    self.skipped.push(Skipped { path: module.path().to_owned(), function: None, reason });
+                }
             }
         }
     }
 
-    fn add_module(&mut self, space: &AddressSpace, region: &Arc<Region>) {
+    fn add_module(&mut self, space: &AddressSpace, region: &Arc<Region>) -> Result<(), String> {
         let module = region.module();
-        let elf = match read(region) {
-            Ok(elf) => elf,
-            Err(reason) => {
-                self.skipped.push(Skipped { path: module.path().to_owned(), function: None, reason });
-                return;
+        let path = module.open_path().map_err(|failure| failure.loss().1.to_owned())?;
+        let file = File::open(path).map_err(|error| ElfError::from(error).to_string())?;
+        let cache = ReadCache::new(file);
+        let image = ElfImage::parse(&cache).map_err(|error| error.to_string())?;
+        let selection = Arc::clone(&self.selection);
+        let is_main = space.main().is_some_and(|main| main.module().id() == module.id());
+        let find = |name: &str| selection.find(module.path(), is_main, name);
+        let owner = Owner::default();
+        let mut functions = image.functions(|name| {
+            owner.see(name);
+            name == LOADER_HOOK || find(name).is_some()
+        });
+        // Of names of the same code, the one that people know stands for it.
+        functions.sort_by_key(|function| find(&function.name).map(|(family, _)| catalog::rank(family)));
+        let known: HashMap<u64, Function> = functions
+            .iter()
+            .filter_map(|function| Some((function.address, find(&function.name)?.1)))
+            .collect();
+        if functions.iter().any(|function| find(&function.name).is_some_and(|(family, _)| family == PYTHON)) {
+            self.python_copies += python_copies::count(&image, &functions);
+        }
+        let has_malloc = functions.iter().any(|function| function.name == "malloc");
+        let known = Known::new(known, has_malloc, Arc::clone(&selection));
+        let owner = owner.name(module.path());
+        let file = Inspected { space, module, image: &image, known: &known, owner };
+        for function in &functions {
+            if find(&function.name).is_some_and(|(family, _)| family == CUSTOM) {
+                self.found.insert(function.name.clone());
             }
-        };
-        // What wrappers in this file may call directly: every allocation function that it defines.
-        let allocations: HashSet<u64> = elf
-            .functions
-            .iter()
-            .filter(|function| {
-                catalog::find(&function.name).is_some_and(|row| row.kind != FunctionKind::Free)
-            })
-            .map(|function| function.address)
-            .collect();
-        let known: HashSet<u64> = elf
-            .functions
-            .iter()
-            .filter(|function| catalog::find(&function.name).is_some())
-            .map(|function| function.address)
-            .collect();
-        let has_malloc = elf.functions.iter().any(|function| function.name == "malloc");
-        for ((function, code), jump) in elf.functions.iter().zip(&elf.code).zip(&elf.jumps) {
-            let place = space
-                .regions()
-                .filter(|region| region.module().id() == module.id())
-                .find_map(|region| region.address_of(function.file_offset).map(|address| (region, address)));
-            let Some((region, address)) = place else {
-                self.skip(module, function, "its code is not mapped executable");
-                continue;
+            let result = match find(&function.name) {
+                Some((family, known)) => self.add_function(&file, function, family, known),
+                None => self.add_loader_hook(&file, function),
             };
-            let found = |probe, site| Discovered {
-                region: Arc::clone(region),
-                function: function.clone(),
-                address,
-                probe,
-                site,
-            };
-            let Some(row) = catalog::find(&function.name) else {
-                let probe = Probe { kind: FunctionKind::Free, may_jump: false, stepped: true };
-                self.loader_hook = Some(found(probe, site::choose(&[], FunctionKind::Free)));
-                continue;
-            };
-            if let Some(known) = self.functions.iter().find(|known| known.address == address) {
-                let reason = format!("it is the same code as {}", known.function.name);
+            if let Err(reason) = result {
                 self.skip(module, function, &reason);
-            } else if jump.is_some_and(|jump| leads_to_one_of(jump, &known)) {
-                self.skip(module, function, "it only jumps to another function, which is probed");
-            } else if row.operator_new && (!has_malloc || wrapper::calls_one_of(function, code, &allocations))
-            {
-                self.wrappers.push(CallerRange { start: address, end: address + function.size.max(1) });
-                self.skip(
-                    module,
-                    function,
-                    "it calls another function, which is probed, and is left out of stacks",
-                );
-            } else if row.throws {
-                self.skip(module, function, "it may throw, and a return probe would break the exception");
-            } else {
-                let site = site::choose(code, row.kind);
-                self.functions.push(found(row.probe(&site), site));
             }
         }
+        Ok(())
+    }
+
+    fn add_loader_hook(&mut self, file: &Inspected<'_, '_>, function: &FunctionSymbol) -> Result<(), String> {
+        let (region, address) = file.place(function)?;
+        let probe = Probe { stepped: true, ..Probe::new(FunctionKind::Free) };
+        let site = site::choose(&[], FunctionKind::Free);
+        let (region, function) = (Arc::clone(region), function.clone());
+        let (rets, family, owner) = (Vec::new(), "loader", None);
+        self.loader_hook = Some(Discovered { region, function, address, probe, site, rets, family, owner });
+        Ok(())
+    }
+
+    /// # Errors
+    /// Why the function gets no probe.
+    fn add_function(
+        &mut self,
+        file: &Inspected<'_, '_>,
+        function: &FunctionSymbol,
+        family: &'static str,
+        mut row: Function,
+    ) -> Result<(), String> {
+        let (region, address) = file.place(function)?;
+        if let Some(known) = self.functions.iter().find(|known| known.address == address) {
+            return Err(format!("it is the same code as {}", known.function.name));
+        }
+        let code = file.image.code(function);
+        if straight_line::only_jumps(code) && file.known.is_elsewhere(file.image, function, row) {
+            return Err("it only jumps to another function, which is probed".to_owned());
+        }
+        let is_operator = row.may_wrap && family != "rust";
+        if row.may_wrap && file.known.is_wrapper(file.image, function, row, is_operator) {
+            if is_operator {
+                self.wrappers.push(CallerRange { start: address, end: address + function.size.max(1) });
+                return Err(
+                    "it calls another function, which is probed, and is left out of stacks".to_owned()
+                );
+            }
+            return Err("it calls another function, which is probed".to_owned());
+        }
+        // Between Rust's interface and what it calls there may be any code.
+        let ends = Ends::of(file.image, function.address);
+        let hands_on = ends.as_ref().is_ok_and(|ends| file.known.take_over(ends, function, row));
+        row.may_jump |= hands_on || (family == "rust" && !row.kind.frees());
+        let site = site::choose(code, row.kind);
+        let mut probe = row.probe(&site);
+        let mut rets = Vec::new();
+        if row.throws {
+            let because = "it may throw, so a return probe would break the exception, and";
+            let ends =
+                ends.map_err(|reason| format!("{because} its `ret` instructions are not known: {reason}"))?;
+            if row.may_jump {
+                return Err(format!("{because} it hands calls on to another function by a jump"));
+            }
+            let offset = |address: &u64| file.image.file_position(*address).map(|(offset, _)| offset);
+            rets = ends.rets.iter().filter_map(offset).collect();
+            if rets.is_empty() {
+                return Err(format!("{because} it has no `ret` instruction"));
+            }
+            probe.at_ret = true;
+        }
+        let (region, function) = (Arc::clone(region), function.clone());
+        let owner = file.owner;
+        self.functions.push(Discovered { region, function, address, probe, site, rets, family, owner });
+        Ok(())
     }
 
     fn skip(&mut self, module: &Module, function: &FunctionSymbol, reason: &str) {
@@ -173,25 +276,29 @@ impl Discovery {
         (wrappers, self.wrappers.len().saturating_sub(MAX_WRAPPERS))
     }
 
+    /// Those functions of the user's that no file has so far.
+    pub fn missing(&self) -> impl Iterator<Item = &Custom> {
+        self.selection.custom.iter().filter(|custom| !self.found.contains(&custom.symbol))
+    }
+
+    /// Whether Python objects were asked for, and the process has no function that allocates such.
+    pub fn misses_python(&self) -> bool {
+        self.selection.python_objects && !self.functions.iter().any(|found| found.family == PYTHON)
+    }
+
     /// Whether the process has a function that allocates; without one there is nothing to record.
     pub fn can_allocate(&self) -> bool {
-        self.functions.iter().any(|found| found.probe.kind != FunctionKind::Free)
+        self.functions.iter().any(|found| !found.probe.kind.frees())
     }
 }
 
-/// Whether there is no point in a probe on a function that only jumps there: the other one sees the same call, with
-/// the same caller. That one of another file does is taken for granted; one of the same file has to be known (musl's
-/// `malloc` jumps to a function without a name).
-fn leads_to_one_of(jump: Jump, known: &HashSet<u64>) -> bool {
-    match jump {
-        Jump::To(target) => known.contains(&target),
-        Jump::ByPointer => true,
+impl<'a> Inspected<'a, '_> {
+    /// The mapping in which a function's code is, and its address in the process.
+    fn place(&self, function: &FunctionSymbol) -> Result<(&'a Arc<Region>, u64), String> {
+        self.space
+            .regions()
+            .filter(|region| region.module().id() == self.module.id())
+            .find_map(|region| region.address_of(function.file_offset).map(|address| (region, address)))
+            .ok_or_else(|| "its code is not mapped executable".to_owned())
     }
-}
-
-fn read(region: &Region) -> Result<ElfSymbols, String> {
-    let path = region.module().open_path().map_err(|failure| failure.loss().1.to_owned())?;
-    let file = std::fs::File::open(path).map_err(|error| ElfError::from(error).to_string())?;
-    ElfSymbols::read(file, |name| name == LOADER_HOOK || catalog::find(name).is_some())
-        .map_err(|error| error.to_string())
 }

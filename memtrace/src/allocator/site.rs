@@ -91,6 +91,9 @@ fn arguments(kind: FunctionKind) -> &'static [Register] {
         FunctionKind::AlignedAlloc => &[Register::RSI],
         FunctionKind::ReallocArray => &[Register::RDI, Register::RSI, Register::RDX],
         FunctionKind::PosixMemalign => &[Register::RDI, Register::RDX],
+        FunctionKind::Other | FunctionKind::OtherFree => {
+            &[Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9]
+        }
     }
 }
 
@@ -125,7 +128,7 @@ pub fn choose(code: &[u8], kind: FunctionKind) -> Site {
         for used in factory.info(&instruction).used_registers() {
             let writes = !matches!(used.access(), OpAccess::None | OpAccess::Read | OpAccess::CondRead);
             let register = used.register().full_register();
-            if writes && register == Register::RSP && kind != FunctionKind::Free {
+            if writes && register == Register::RSP && !kind.frees() {
                 return entry("the stack pointer moves before the next cheap instruction");
             }
             if writes && arguments(kind).contains(&register) {

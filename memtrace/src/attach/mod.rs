@@ -5,8 +5,10 @@ mod plan;
 mod presence;
 mod probes;
 mod remover;
+mod traced;
 
 pub use plan::Plan;
 pub use presence::is_set;
 pub use probes::{AttachError, Probes};
 pub use remover::Remover;
+pub use traced::{Traced, TracedFunction};

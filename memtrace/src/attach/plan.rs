@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use memtrace_common::{CallerRange, FunctionKind, InternalCallers, MAX_CALLER_RANGES};
+use memtrace_common::{CallerRange, InternalCallers, MAX_CALLER_RANGES};
 
 use crate::{allocator::Discovered, symbolize::ModuleId};
 
@@ -14,30 +14,48 @@ pub struct Plan {
     pub frees: Vec<Discovered>,
     /// Those that allocate, with a return probe each, which is set before the one at the entry.
     pub allocations: Vec<Discovered>,
+    /// Those that allocate and may throw, with probes on their `ret` instructions, which are set before the one at
+    /// the entry.
+    pub throwing: Vec<Discovered>,
 }
 
 impl Plan {
     /// Makes a plan for those functions that are not at one of the `known` places.
     pub fn new(functions: &[Discovered], known: &HashSet<(ModuleId, u64)>) -> Self {
-        let (frees, allocations) = functions
-            .iter()
-            .filter(|found| !known.contains(&found.place()))
-            .cloned()
-            .partition(|found| found.probe.kind == FunctionKind::Free);
-        Self { frees, allocations }
+        let mut plan = Self::default();
+        for found in functions.iter().filter(|found| !known.contains(&found.place())) {
+            let part = match found.probe {
+                probe if probe.kind.frees() => &mut plan.frees,
+                probe if probe.at_ret => &mut plan.throwing,
+                _ => &mut plan.allocations,
+            };
+            part.push(found.clone());
+        }
+        plan
     }
 
     /// Where the process's allocation functions stand, for telling calls that they make of each other.
     /// The second value is how many did not fit.
     pub fn internal_callers(functions: &[Discovered]) -> (InternalCallers, usize) {
-        let mut callers = InternalCallers::default();
-        let ranges = functions.iter().filter(|found| found.probe.kind != FunctionKind::Free);
-        let count = ranges.clone().count();
-        for (place, found) in callers.ranges.iter_mut().zip(ranges) {
-            let (start, end) = found.address_range();
-            *place = CallerRange { start, end };
+        let allocations = functions.iter().filter(|found| !found.probe.kind.frees());
+        let mut ranges: Vec<_> = allocations.map(Discovered::address_range).collect();
+        ranges.sort_unstable();
+        // The kernel program wants no overlaps. Functions that stand side by side become one range.
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for (start, end) in ranges {
+            match merged.last_mut() {
+                Some(last) if start <= last.1.next_multiple_of(ALIGNMENT) => last.1 = last.1.max(end),
+                _ => merged.push((start, end)),
+            }
         }
-        callers.len = count.min(MAX_CALLER_RANGES) as u64;
-        (callers, count.saturating_sub(MAX_CALLER_RANGES))
+        let mut callers = InternalCallers::default();
+        for (place, (start, end)) in callers.ranges.iter_mut().zip(&merged) {
+            *place = CallerRange { start: *start, end: *end };
+        }
+        callers.len = merged.len().min(MAX_CALLER_RANGES) as u64;
+        (callers, merged.len().saturating_sub(MAX_CALLER_RANGES))
     }
 }
+
+/// Compilers begin functions at multiples of 16; nothing but padding is before them.
+const ALIGNMENT: u64 = 16;

@@ -79,6 +79,8 @@ pub struct Probes {
     /// By file and offset in it: what is set there stays set when the process executes another program
     /// that maps the same file.
     places: HashSet<(ModuleId, u64)>,
+    /// The same for `ret` instructions.
+    rets: HashSet<(ModuleId, u64)>,
     /// The files behind those ids. A file that nobody holds gets another id when it is mapped again: after an
     /// exec, libc would have its probes twice.
     modules: BTreeMap<ModuleId, Arc<Module>>,
@@ -110,8 +112,21 @@ impl Probes {
         self.set_all(kernel, Leg::Free, pid, &plan.frees)?;
         self.set_all(kernel, Leg::AllocationReturn, pid, &plan.allocations)?;
         self.set_all(kernel, Leg::AllocationEntry, pid, &plan.allocations)?;
-        plan.frees.iter().chain(&plan.allocations).for_each(|found| self.keep(found));
-        Ok(plan.frees.len() + plan.allocations.len())
+        self.set_all(kernel, Leg::ThrowingReturn, pid, &plan.throwing)?;
+        self.set_all(kernel, Leg::ThrowingEntry, pid, &plan.throwing)?;
+        let all = || plan.frees.iter().chain(&plan.allocations).chain(&plan.throwing);
+        all().for_each(|found| self.keep(found));
+        Ok(all().count())
+    }
+
+    /// Where in its file a function's probes of one leg are to be. Functions may have ends in common; an end has
+    /// one probe.
+    fn new_offsets(&mut self, leg: Leg, found: &Discovered) -> Vec<u64> {
+        if leg != Leg::ThrowingReturn {
+            return vec![found.place().1];
+        }
+        let module = found.place().0;
+        found.rets.iter().copied().filter(|offset| self.rets.insert((module, *offset))).collect()
     }
 
     fn set_all(
@@ -124,7 +139,10 @@ impl Probes {
         if kernel.multi().is_some() {
             return self.set_by_file(kernel, leg, pid, functions);
         }
-        functions.iter().try_for_each(|found| self.set(kernel, leg.perf_program(), pid, found))
+        functions.iter().try_for_each(|found| {
+            let mut offsets = self.new_offsets(leg, found).into_iter();
+            offsets.try_for_each(|offset| self.set(kernel, leg.perf_program(), pid, found, offset))
+        })
     }
 
     /// One link for all functions of a file.
@@ -142,8 +160,14 @@ impl Probes {
         }
         for functions in by_file.into_values() {
             let path = c_path(&open_path(functions[0])?);
-            let offsets: Vec<u64> = functions.iter().map(|found| found.place().1).collect();
-            let cookies: Vec<u64> = functions.iter().map(|found| found.probe.cookie()).collect();
+            let (mut offsets, mut cookies) = (Vec::new(), Vec::new());
+            for found in &functions {
+                offsets.extend(self.new_offsets(leg, found));
+                cookies.resize(offsets.len(), found.probe.cookie());
+            }
+            if offsets.is_empty() {
+                continue;
+            }
             let link = programs.attach(leg, &path, &offsets, &cookies, pid).map_err(|source| {
                 AttachError::MultiRefused {
                     count: offsets.len(),
@@ -175,6 +199,7 @@ impl Probes {
     }
 
     fn keep(&mut self, found: &Discovered) {
+        tracing::info!("attached to {}; {}", found.title(), found.site_text());
         self.places.insert(found.place());
         self.modules.insert(found.place().0, Arc::clone(found.region.module()));
     }
@@ -185,10 +210,11 @@ impl Probes {
         program: &'static str,
         pid: u32,
         found: &Discovered,
+        offset: u64,
     ) -> Result<(), AttachError> {
         let path = open_path(found)?;
         let point = UProbeAttachPoint {
-            location: UProbeAttachLocation::AbsoluteOffset(found.place().1),
+            location: UProbeAttachLocation::AbsoluteOffset(offset),
             cookie: Some(found.probe.cookie()),
         };
         // Nobody has process 0; it would mean the calling process.

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, one way out for errors.
 
+mod allocators;
 mod destination;
 mod doctor;
 mod events;
@@ -52,7 +53,7 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Record(record::Args),
+    Record(Box<record::Args>),
     Report(report::Args),
     Symbolize(symbolize::Args),
     Doctor(doctor::Args),

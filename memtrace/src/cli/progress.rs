@@ -31,7 +31,7 @@ impl Progress {
             "{}: {} s, {} allocations seen, {} recorded, {} of these freed, {} stacks",
             printable(comm),
             elapsed.as_secs(),
-            units::count(counters.get(Counter::AllocationHits).into()),
+            units::count(counters.allocation_calls().into()),
             units::count(recorded.into()),
             units::count(counters.get(Counter::FreesMatched).into()),
             units::count(stacks as i128),

@@ -93,7 +93,8 @@ impl Kernel {
     /// When the kernel refuses the read.
     pub fn counters(&self) -> Result<Counters, LoadError> {
         let map: PerCpuArray<&MapData, u64> = self.map("COUNTERS")?;
-        Ok(Counters::read(&map)?.since(&self.baseline))
+        let calls = self.functions.sums(&self.calls()?);
+        Ok(Counters::read(&map, calls)?.since(&self.baseline))
     }
 
     /// How many sampled calls had not returned when their process executed another program.

@@ -12,8 +12,8 @@ use aya::{
 use memtrace_common::{Config, STACK_NOT_RECORDED, StackTotals, sampling};
 
 use super::{
-    AttachMode, Counters, LoadError, MultiPrograms, Prices, btf_member, forgotten::Forgotten, namespace,
-    object, price,
+    AttachMode, Counters, LoadError, MultiPrograms, Prices, btf_member, forgotten::Forgotten,
+    functions::Functions, namespace, object, price,
 };
 
 /// See the map `SCRATCH` in the kernel program.
@@ -105,6 +105,7 @@ pub struct Kernel {
     pub(super) baseline: Counters,
     /// Programs on tracepoints that are not attached yet.
     pub(super) tracepoints: Vec<&'static str>,
+    pub(super) functions: Functions,
     /// What is off the books since an exec.
     pub(super) forgotten: Forgotten,
     pub(super) ring_bytes: u32,
@@ -173,6 +174,7 @@ impl Kernel {
             prices: Prices::default(),
             baseline: Counters::default(),
             tracepoints: tracepoints.into_iter().map(|(name, _)| name).collect(),
+            functions: Functions::default(),
             forgotten: Forgotten::default(),
             interval: settings.interval,
             ring_bytes: settings.limits.ring,
@@ -251,7 +253,12 @@ impl Kernel {
     /// # Errors
     /// When the object has none of that name.
     pub fn uprobe(&mut self, name: &'static str) -> Result<&mut UProbe, LoadError> {
-        uprobe(&mut self.ebpf, name)
+        let program = uprobe(&mut self.ebpf, name)?;
+        // Those that few targets need are loaded for the first probe.
+        if program.fd().is_err() {
+            program.load().map_err(|source| LoadError::Program { name, source })?;
+        }
+        Ok(program)
     }
 
     /// How probes are set.
@@ -285,7 +292,7 @@ fn has_loop_helper() -> bool {
     is_helper_supported(ProgramType::KProbe, BpfHelper::BPF_FUNC_loop).unwrap_or(false)
 }
 
-/// The programs that aya loads in this mode.
+/// The programs that aya loads in this mode before they are asked for.
 fn uprobes(mode: AttachMode) -> &'static [&'static str] {
     match mode {
         AttachMode::Perf => &["allocate_entry", "allocate_return", "free_entry", "loader_changed"],

@@ -8,6 +8,7 @@ mod btf_member;
 mod counters;
 mod error;
 mod forgotten;
+mod functions;
 mod load;
 mod log;
 mod mode;

@@ -6,6 +6,7 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::OnceLock,
 };
 
 use anyhow::anyhow;
@@ -28,9 +29,16 @@ pub enum Leg {
     AllocationReturn,
     /// Entry of the dynamic loader's function for debuggers.
     Loader,
+    /// Entry of an allocation function that may throw.
+    ThrowingEntry,
+    /// The `ret` instructions of such a function.
+    ThrowingReturn,
 }
 
 impl Leg {
+    /// Those whose programs are loaded when they are needed.
+    const LATE: [Self; 2] = [Self::ThrowingEntry, Self::ThrowingReturn];
+
     fn at_return(self) -> bool {
         self == Self::AllocationReturn
     }
@@ -39,16 +47,19 @@ impl Leg {
     pub fn perf_program(self) -> &'static str {
         match self {
             Self::Free => "free_entry",
-            Self::AllocationEntry => "allocate_entry",
+            Self::AllocationEntry | Self::ThrowingEntry => "allocate_entry",
+            Self::ThrowingReturn => "allocate_ret",
             Self::AllocationReturn => "allocate_return",
             Self::Loader => "loader_changed",
         }
     }
 
-    /// The program and what it is loaded as; `None` where the mode has none.
+    /// The program and what it is loaded as; `None` where the mode has none, or has it only [late](Self::LATE).
     fn program(self, mode: AttachMode) -> Option<(&'static str, AttachType)> {
         match (self, mode) {
-            (_, AttachMode::Perf) | (Self::AllocationReturn, AttachMode::Session) => None,
+            (_, AttachMode::Perf)
+            | (Self::AllocationReturn, AttachMode::Session)
+            | (Self::ThrowingEntry | Self::ThrowingReturn, _) => None,
             (Self::Loader, _) => Some(("loader_changed", AttachType::Multi)),
             (Self::Free, _) => Some(("free_entry", AttachType::Multi)),
             (Self::AllocationEntry, AttachMode::Session) => Some(("allocate_session", AttachType::Session)),
@@ -61,6 +72,9 @@ impl Leg {
 /// The loaded programs.
 pub struct MultiPrograms {
     programs: HashMap<Leg, (OwnedFd, AttachType)>,
+    late: HashMap<Leg, OnceLock<OwnedFd>>,
+    object: Object,
+    btf: Option<OwnedFd>,
 }
 
 impl MultiPrograms {
@@ -75,7 +89,23 @@ impl MultiPrograms {
                 .map_err(|source| LoadError::MultiProgram { name, source })?;
             programs.insert(leg, (fd, attach_type));
         }
-        Ok(Self { programs })
+        let late = Leg::LATE.into_iter().map(|leg| (leg, OnceLock::new())).collect();
+        Ok(Self { programs, late, object, btf })
+    }
+
+    /// The program of a leg; one that few targets need is loaded when it is first asked for, because the verifier
+    /// takes its time.
+    fn program(&self, leg: Leg) -> io::Result<Option<(&OwnedFd, AttachType)>> {
+        let Some(late) = self.late.get(&leg) else {
+            return Ok(self.programs.get(&leg).map(|(fd, attach_type)| (fd, *attach_type)));
+        };
+        if let Some(fd) = late.get() {
+            return Ok(Some((fd, AttachType::Multi)));
+        }
+        let name = leg.perf_program();
+        let code = code(&self.object, name).ok_or_else(|| io::Error::other(LoadError::Missing(name)))?;
+        let fd = sys::load(name, &code, self.btf.as_ref(), AttachType::Multi)?;
+        Ok(Some((late.get_or_init(|| fd), AttachType::Multi)))
     }
 
     /// Sets probes for one leg at `offsets` of the file `path`, in process `pid`, each with its cookie.
@@ -91,16 +121,9 @@ impl MultiPrograms {
         cookies: &[u64],
         pid: u32,
     ) -> io::Result<Option<OwnedFd>> {
-        let Some((program, attach_type)) = self.programs.get(&leg) else { return Ok(None) };
-        let link = MultiLink {
-            program,
-            attach_type: *attach_type,
-            at_return: leg.at_return(),
-            path,
-            offsets,
-            cookies,
-            pid,
-        };
+        let Some((program, attach_type)) = self.program(leg)? else { return Ok(None) };
+        let link =
+            MultiLink { program, attach_type, at_return: leg.at_return(), path, offsets, cookies, pid };
         link.create().map(Some)
     }
 }

@@ -99,7 +99,7 @@ fn attach(
 ) -> Result<Vec<Held>, LoadError> {
     let failed = |source| LoadError::MultiProgram { name: "trial", source };
     let offset = trial::file_offset(function).map_err(failed)?;
-    let cookie = Probe { kind, may_jump: false, stepped: false }.cookie();
+    let cookie = Probe::new(kind).cookie();
     let legs: &[Leg] = match kind {
         FunctionKind::Free => &[Leg::Free],
         _ => &[Leg::AllocationReturn, Leg::AllocationEntry],

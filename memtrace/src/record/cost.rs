@@ -22,10 +22,10 @@ pub(super) fn cpu_time(pid: u32) -> io::Result<Duration> {
 /// The time that the target has spent in probes: hits times the prices that were measured on this machine.
 pub fn probe_time(counters: &Counters, prices: &Prices) -> Duration {
     let times = |counter, price: Duration| price.mul_f64(counters.get(counter) as f64);
-    times(Counter::AllocationHits, prices.allocation)
+    prices.allocation.mul_f64(counters.allocation_calls() as f64)
+        + prices.free.mul_f64(counters.free_calls() as f64)
         + times(Counter::Sampled, prices.sampled)
         + times(Counter::FramesWalked, prices.frame)
-        + times(Counter::FreeHits, prices.free)
         + times(Counter::SteppedHits, prices.stepped)
 }
 
@@ -47,8 +47,8 @@ pub(super) fn statistics(counters: &Counters, prices: &Prices, target: Option<Du
     let (own_time, own_resident) = own_usage();
     let count = |name, counter| Statistic::count(name, counters.get(counter));
     let mut statistics = vec![
-        count("allocation_calls", Counter::AllocationHits),
-        count("free_calls", Counter::FreeHits),
+        Statistic::count("allocation_calls", counters.allocation_calls()),
+        Statistic::count("free_calls", counters.free_calls()),
         count("return_probes", Counter::ReturnHits),
         count("single_steps", Counter::SteppedHits),
         count("samples", Counter::Sampled),

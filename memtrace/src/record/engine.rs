@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    attach::Remover,
+    attach::{Remover, Traced},
     kernel::{Kernel, LoadError},
     symbolize::{AddressSpace, Modules},
     unwind::{self, Unwinder, cache::Cache},
@@ -15,6 +15,8 @@ pub struct Engine {
     pub(super) unwinder: Unwinder,
     pub(super) modules: Arc<Modules>,
     pub(super) remover: Remover,
+    /// The functions that have had probes, in whatever process.
+    pub(super) traced: Traced,
 }
 
 impl Engine {
@@ -35,7 +37,7 @@ impl Engine {
         }
         kernel.measure_prices()?;
         unwinder.forget(own);
-        Ok(Self { kernel, unwinder, modules, remover: Remover::start() })
+        Ok(Self { kernel, unwinder, modules, remover: Remover::start(), traced: Traced::default() })
     }
 
     /// For the kernel program's log. What the measurement of prices has logged is to be left out of it.

@@ -46,6 +46,32 @@ pub enum SessionError {
     /// There is nothing to record.
     #[error("there is no process to record")]
     NoProcess,
+    /// The program has its allocator inside, and nothing says where.
+    #[error(
+        "{comm} (process {pid}) is statically linked and stripped: it has its allocator inside, and no symbol that says \
+         where, so there is nothing to set a probe on. Keep its symbol table (link without -s, or `strip --strip-debug`, \
+         which leaves it), or link it dynamically. Of the process as it is memtrace can record nothing; what is left is \
+         to watch its size, as VmRSS in /proc/{pid}/status has it"
+    )]
+    StrippedStatic {
+        /// The process.
+        pid: u32,
+        /// Its name.
+        comm: String,
+    },
+    /// A function that the user has named is not there.
+    #[error(
+        "found no function {function} in {library} of process {pid}: give the file as /proc/{pid}/maps has it, or the \
+         last part of that, or `exe`, and the function as `nm` or `nm -D` shows it; the file must not be stripped of it"
+    )]
+    NoSuchFunction {
+        /// The process.
+        pid: u32,
+        /// The file, as the user has named it.
+        library: String,
+        /// The function.
+        function: String,
+    },
     /// The kernel's descriptors cannot be waited for.
     #[error("cannot watch process {0}")]
     Watch(u32, #[source] io::Error),

@@ -17,6 +17,9 @@ use crate::{
     target::Target,
 };
 
+/// The label that says whose allocation function was called.
+const ALLOCATOR: &str = "allocator";
+
 /// A count in units of 1/65536, rounded to whole objects.
 fn objects(units: u64) -> i64 {
     rounded(units, sampling::OBJECT_UNIT)
@@ -72,6 +75,7 @@ pub async fn profile(recording: &Recording, scope: Scope, interval: u64, names: 
     for process in processes {
         names.resolve(process.stacks.frames()).await;
     }
+    let allocators = recording.allocators();
     let mut interner = names.interner(&mut profile);
     for process in processes {
         interner.add_main(&process.space);
@@ -81,6 +85,8 @@ pub async fn profile(recording: &Recording, scope: Scope, interval: u64, names: 
         for (stack_id, totals) in process.own_totals() {
             let live = sums.get(stack_id).copied().unwrap_or_default();
             let mut labels = process.labels.clone();
+            let allocator = allocators.get(&totals.function);
+            labels.extend(allocator.map(|name| (ALLOCATOR.to_owned(), (*name).to_owned())));
             let stack = process.stacks.get(*stack_id);
             match stack {
                 Some(stack) => counts.add_labels(stack, &mut labels),
@@ -233,6 +239,16 @@ fn add_losses(profile: &mut Profile, recording: &Recording, processes: &[Process
         "times no probe could be set on code that the process had loaded: its allocations there are missing",
     );
     profile.losses.add(
+        "python_objects_copied",
+        sum(|process| process.python_copies),
+        "places in the Python interpreter allocate or free objects by copies that the compiler has made of the functions with probes: objects that are made there are not seen, and some that are freed there are shown as in use; to see all, start Python with PYTHONMALLOC=malloc in its environment",
+    );
+    profile.losses.add(
+        "growth_unseen_bytes",
+        recording.unseen_growth,
+        "bytes that the process grew by while no probe was hit: it got them by functions that memtrace does not know; `memtrace doctor -p PID` says which have probes, and --alloc and --free name others",
+    );
+    profile.losses.add(
         "functions_left_out",
         sum(|process| process.counts.functions_left_out),
         "allocator functions did not fit into the kernel program's lists: an allocation of which one calls another may count twice, or the frame of an operator new be shown",
@@ -301,9 +317,9 @@ fn comments(recording: &Recording, processes: &[Process], interval: u64) -> Vec<
         },
         format!(
             "{} allocation calls, {} of them recorded; {} free calls, {} of them of recorded blocks",
-            counter(Counter::AllocationHits),
+            recording.counters.allocation_calls(),
             counter(Counter::Sampled),
-            counter(Counter::FreeHits),
+            recording.counters.free_calls(),
             counter(Counter::FreesMatched),
         ),
     ];

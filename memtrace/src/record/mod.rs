@@ -2,6 +2,7 @@
 //!
 //! [`Profile`]: crate::profile::Profile
 
+mod calls;
 mod cost;
 mod engine;
 mod error;
@@ -16,8 +17,10 @@ mod processes;
 mod python;
 mod recording;
 mod session;
+mod silence;
 mod stacks;
 
+pub use calls::count_calls;
 pub use cost::probe_time;
 pub use engine::Engine;
 pub use error::SessionError;

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use procfs::process::Process;
+
 use super::{
-    EventWriter, PythonMode, SessionError, cost, engine::Engine, python::Python, session::monotonic_ns,
+    EventWriter, Options, SessionError, cost, engine::Engine, python::Python, session::monotonic_ns,
 };
 use crate::{
-    allocator::{Discovered, Discovery},
+    allocator::{Discovered, Discovery, Linkage},
     attach::{self, Plan, Probes},
     collect::{Announced, ImageChange, PythonStack, Stacks},
     kernel::{AttachMode, Books, Leg, LoadError},
@@ -84,7 +86,7 @@ impl Observed {
         engine: &Engine,
         target: Target,
         labels: Labels,
-        python: PythonMode,
+        options: &Options,
     ) -> Result<Self, SessionError> {
         let pid = target.pid;
         let exit = ExitWatch::new(pid).map_err(|error| match error.raw_os_error() {
@@ -100,9 +102,9 @@ impl Observed {
             stops: false,
             late: Duration::ZERO,
             probes: Probes::default(),
-            discovery: Discovery::default(),
+            discovery: Discovery::new(Arc::clone(&options.allocators)),
             stacks: Stacks::default(),
-            python: Python::new(python),
+            python: Python::new(options.python),
             cpu_time: CpuTime::default(),
             mappings_read: 0,
             counts: Counts::default(),
@@ -126,7 +128,14 @@ impl Observed {
     /// That there is nothing to set a probe on.
     pub(super) fn no_allocator(&self) -> SessionError {
         let modules = self.space.regions().filter(|region| region.is_file()).count();
-        SessionError::NoAllocator { pid: self.target.pid, comm: self.target.comm.clone(), modules }
+        let (pid, comm) = (self.target.pid, self.target.comm.clone());
+        let main = self.space.main().map(|region| Linkage::read(region.module()));
+        match main {
+            Some(main) if main.is_stripped_static_program() && !main.is_go => {
+                SessionError::StrippedStatic { pid, comm }
+            }
+            _ => SessionError::NoAllocator { pid, comm, modules },
+        }
     }
 
     /// An error while attaching has mostly one reason: the process has ended.
@@ -138,6 +147,11 @@ impl Observed {
     pub(super) fn probe_new_code(&mut self, engine: &mut Engine) -> Result<(), SessionError> {
         self.discovery.update(&self.space);
         let pid = self.target.pid;
+        engine.traced.number(&mut engine.kernel, &mut self.discovery.functions);
+        if tracing::enabled!(tracing::Level::INFO) {
+            let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+            engine.traced.bind(&self.space, process.as_ref());
+        }
         let (callers, callers_left_out) = Plan::internal_callers(&self.discovery.functions);
         engine.kernel.set_internal_callers(pid, callers)?;
         let (wrappers, wrappers_left_out) = self.discovery.wrappers();
@@ -264,7 +278,7 @@ impl Observed {
                     self.take_probes_off(engine);
                 }
                 self.space = AddressSpace::open(pid, &engine.modules)?;
-                self.discovery = Discovery::default();
+                self.discovery = self.discovery.anew();
                 self.python.forget(&mut engine.kernel, pid)?;
             }
             ImageChange::Loader => self.space.refresh()?,

@@ -1,6 +1,9 @@
 //! Everything that a recording has brought.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use memtrace_common::{StackTotals, inherited_stack};
 
@@ -10,6 +13,7 @@ use super::{
     session::Newcomers,
 };
 use crate::{
+    attach::TracedFunction,
     collect::Stacks,
     kernel::{Books, Counters, Prices},
     symbolize::AddressSpace,
@@ -32,6 +36,10 @@ pub struct Recording {
     pub(super) newcomers: Newcomers,
     /// The kernel program's counters.
     pub counters: Counters,
+    /// The functions that have had probes, and how often each was called while the books were open, in all processes.
+    pub functions: Vec<(TracedFunction, u64)>,
+    /// How many bytes the processes grew by while no probe was hit, where it was so long that this means something.
+    pub unseen_growth: u64,
     /// Sampled calls that had not returned when their process executed another program.
     pub calls_cut_off: u64,
     /// Where events were written, to be finished.
@@ -62,6 +70,8 @@ pub struct Process {
     pub books: Books,
     /// How many Python interpreters were found whose frames cannot be read.
     pub python_unsupported: u64,
+    /// In how many places its Python interpreter allocates objects by code that has no probe.
+    pub python_copies: u64,
     /// The CPU time that it has used meanwhile, where it could be asked.
     pub cpu_time: Option<Duration>,
     /// How long it ran before its probes were set, although it was to be recorded from its beginning.
@@ -75,6 +85,7 @@ impl Process {
         Self {
             labels: labels.pairs().map(|(key, value)| (key.to_owned(), value)).collect(),
             python_unsupported: observed.python.unsupported(),
+            python_copies: observed.discovery.python_copies,
             cpu_time: observed.cpu_time(),
             target: observed.target,
             space: observed.space,
@@ -109,6 +120,19 @@ impl Recording {
     pub fn sampled_stacks(&self) -> Vec<u64> {
         let of_processes = self.processes.iter().flat_map(Process::own_totals);
         of_processes.chain(sampled(&self.without_stack)).map(|(stack_id, _)| *stack_id).collect()
+    }
+
+    /// The functions that have had probes, a line for each, those first that were called most often.
+    pub fn function_lines(&self) -> Vec<String> {
+        let mut functions: Vec<_> = self.functions.iter().collect();
+        functions.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
+        functions.iter().map(|(function, calls)| function.text(*calls)).collect()
+    }
+
+    /// Whose allocation function a stack has called, by the functions' numbers.
+    pub(super) fn allocators(&self) -> HashMap<u16, &'static str> {
+        let found = self.functions.iter().map(|(function, _)| &function.found);
+        found.map(|found| (found.probe.function, found.allocator())).collect()
     }
 }
 

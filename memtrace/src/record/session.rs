@@ -2,19 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant, SystemTime},
 };
 
 use aya::maps::{MapData, RingBuf};
-use memtrace_common::Counter;
 use tokio::{io::unix::AsyncFd, sync::mpsc as async_mpsc};
 
 use super::{
     EventWriter, Follow, PythonMode, Recording, SessionError, engine::Engine, observed::Observed,
-    pause::Pauses, processes::Processes, recording::Process,
+    pause::Pauses, processes::Processes, recording::Process, silence::Silence,
 };
 use crate::{
+    allocator::{self, Custom},
     collect::{Announced, CapturedWalk, Event},
     kernel::{AttachMode, Counters, LoadError},
     readable::readable,
@@ -39,6 +39,7 @@ pub struct Session {
     events_out: Option<EventWriter>,
     captures_out: Option<mpsc::Sender<CapturedWalk>>,
     pauses: Pauses,
+    silence: Silence,
     unknown_events: u64,
 }
 
@@ -50,6 +51,8 @@ pub struct Options {
     /// Which new processes are recorded, too. The kernel program must have been loaded with
     /// [its newcomers](Follow::newcomers).
     pub follow: Follow,
+    /// Which allocators are looked for.
+    pub allocators: Arc<allocator::Selection>,
 }
 
 /// What became of new processes.
@@ -89,6 +92,10 @@ impl Session {
                 }
             }
         }
+        if let Some(missing) = session.missing_function() {
+            let (library, function) = (missing.library.clone(), missing.symbol.clone());
+            return Err(SessionError::NoSuchFunction { pid: session.first.pid, library, function });
+        }
         if !session.has_allocator() {
             return Err(match (session.processes.living().next(), failure) {
                 (Some(process), _) => process.no_allocator(),
@@ -108,7 +115,7 @@ impl Session {
             return Err(TargetError::MainThreadEnded(target.pid).into());
         }
         let pid = target.pid;
-        let mut process = Observed::open(&self.engine, target, labels, self.options.python)?;
+        let mut process = Observed::open(&self.engine, target, labels, &self.options)?;
         // So that no child of it is missed.
         self.engine.kernel.watch(pid, self.options.follow.watch(false))?;
         let probed = process.probe_new_code(&mut self.engine);
@@ -133,7 +140,7 @@ impl Session {
         let target = Target::open(launched.pid)?;
         let mut session = Self::new(engine, target.clone(), options)?;
         let labels = session.unselected.labels(target.pid);
-        let process = Observed::open(&session.engine, target, labels, session.options.python)?;
+        let process = Observed::open(&session.engine, target, labels, &session.options)?;
         session.open_books()?;
         launched.release();
         session.add(process.with_launched(launched));
@@ -157,6 +164,7 @@ impl Session {
             events_out: None,
             captures_out: None,
             pauses: Pauses::default(),
+            silence: Silence::default(),
             unknown_events: 0,
         })
     }
@@ -367,7 +375,7 @@ impl Session {
         }
         let opened = Target::open(pid)
             .map_err(SessionError::from)
-            .and_then(|target| Observed::open(&self.engine, target, labels, self.options.python));
+            .and_then(|target| Observed::open(&self.engine, target, labels, &self.options));
         let mut process = match opened {
             Ok(process) if stops => process.stopping(),
             Ok(process) => process,
@@ -462,6 +470,25 @@ impl Session {
         }
     }
 
+    /// Looks whether processes grow while no probe is hit: to be called now and then. Returns, once, by how many
+    /// bytes they have grown.
+    pub fn look_for_growth(&mut self, counters: &Counters) -> Option<u64> {
+        let elapsed = self.elapsed();
+        let pids = self.processes.living().map(|process| process.target.pid);
+        self.silence.look(pids, elapsed, counters)
+    }
+
+    /// A function that was asked for by name, and that no process has.
+    fn missing_function(&self) -> Option<Custom> {
+        let mut missing = self.processes.all().map(|process| process.discovery.missing().cloned());
+        let mut everywhere: Vec<_> = missing.next()?.collect();
+        for in_process in missing {
+            let in_process: Vec<_> = in_process.collect();
+            everywhere.retain(|function| in_process.contains(function));
+        }
+        everywhere.into_iter().next()
+    }
+
     /// Whether an allocator was found: a launched command has none before its libraries are loaded.
     pub fn has_allocator(&self) -> bool {
         self.processes.all().any(|process| process.discovery.can_allocate())
@@ -536,12 +563,25 @@ impl Session {
             launched.executed()?;
         }
         if !self.has_allocator()
-            && counters.get(Counter::AllocationHits) == 0
+            && counters.allocation_calls() == 0
             && let Some(process) = self.processes.all().find(|process| process.target.pid == self.first.pid)
         {
             return Err(process.no_allocator());
         }
-        let Engine { kernel, unwinder, .. } = self.engine;
+        if let Some(missing) = self.missing_function() {
+            tracing::warn!("no file {} with a function {} was loaded", missing.library, missing.symbol);
+        }
+        if self.processes.all().all(|process| process.discovery.misses_python()) {
+            tracing::warn!(
+                "no PyObject_Malloc was found for --python-objects: no process is a CPython with its symbols"
+            );
+        }
+        let Engine { kernel, unwinder, traced, .. } = self.engine;
+        let calls = kernel.calls()?;
+        let functions = traced.functions().iter().map(|function| {
+            let calls = calls.get(usize::from(function.found.probe.function)).copied();
+            (function.clone(), calls.unwrap_or_default())
+        });
         let mut books = kernel.books()?;
         let (mut all, ended_without_samples) = self.processes.into_all();
         let launched = all.iter_mut().find_map(|process| process.launched.take());
@@ -554,6 +594,8 @@ impl Session {
             duration: self.ended.unwrap_or_default(),
             processes: processes.collect(),
             ended_without_samples,
+            functions: functions.collect(),
+            unseen_growth: self.silence.growth(),
             // In the mode `perf` the kernel runs the programs for all processes that share the memory, such as a
             // child between vfork and exec. What is left are these, and what has no stack of any process.
             without_stack: books.remove(&0).unwrap_or_default().totals,
@@ -567,6 +609,7 @@ impl Session {
             unknown_events: self.unknown_events,
             unwind: unwinder.stats(),
         };
+        recording.function_lines().iter().for_each(|line| tracing::info!("{line}"));
         Ok((recording, launched))
     }
 }

@@ -48,7 +48,11 @@ pub(crate) const TESTS: &[Package] = &[
     package("bpftool", "says which programs and probes the kernel still has"),
     package("util-linux", "setpriv: the tests of what happens without permission"),
     package("runc", "runs a real container, whose files are not the host's"),
-    package("musl-tools", "compiles programs with another C library"),
+    package("musl-tools", "compiles fixtures with another C library"),
+    package("libjemalloc-dev", "an allocator to link and to preload"),
+    package("libgoogle-perftools-dev", "tcmalloc, another one"),
+    package("libmimalloc-dev", "mimalloc, another one"),
+    package("nginx-light", "a real server with an allocator on top of malloc"),
     package("bsdutils", "script: the tests of what happens on a terminal"),
 ];
 

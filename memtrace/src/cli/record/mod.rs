@@ -6,13 +6,14 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use memtrace::{
+    allocator::Custom,
     kernel::AttachMode,
     output::Format,
     record::{Follow, PythonMode},
     target::Selection,
 };
 
-use super::{Verbosity, selection::SelectionArgs, size, symbols};
+use super::{Verbosity, allocators, selection::SelectionArgs, size, symbols};
 
 /// Record the heap of processes: who allocated what is still in use
 ///
@@ -94,6 +95,24 @@ pub(super) struct Args {
     /// Size of the ring buffer through which new stacks are reported; rounded up to a power of two [default: 4MiB]
     #[arg(long, value_name = "BYTES", hide_short_help = true, value_parser = ring_size)]
     ring_size: Option<u32>,
+
+    /// Only the functions of one family in the table of allocators, for a process in which another one is in the
+    /// way; docs/allocators.md has the table
+    #[arg(long, value_name = "NAME", value_parser = allocators::family())]
+    allocator: Option<String>,
+
+    /// Another function that allocates: a file, a symbol, and where its size and its result are, as in
+    /// 'libpool.so:pool_alloc:size=arg1,ret'; more in docs/allocators.md
+    #[arg(long, value_name = "FILE:FUNCTION:SHAPE", value_parser = Custom::allocation)]
+    alloc: Vec<Custom>,
+
+    /// Another function that frees, as in 'libpool.so:pool_free:arg1'
+    #[arg(long, value_name = "FILE:FUNCTION:ARGUMENT", value_parser = Custom::free)]
+    free: Vec<Custom>,
+
+    /// Also see Python's own allocator, which serves small objects without malloc; docs/python.md says what it takes
+    #[arg(long)]
+    python_objects: bool,
 
     /// The command to start, and its arguments
     #[arg(trailing_var_arg = true, value_name = "CMD")]

@@ -12,7 +12,7 @@ use memtrace::{
     output::{self, Format},
     profile::{Profile, printable},
     record::{self, Engine, EventWriter, Options, Recording, Scope, Session},
-    report::{SummaryOptions, summary},
+    report::{SummaryOptions, summary, units},
     symbolize::{Names, Symbolizer},
     target::{Labels, Launched, Selected, Target, launch, shell_status},
 };
@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     super::{
-        Verbosity,
+        Verbosity, allocators,
         destination::{self, Destination},
         events,
         guard::{Guard, Line},
@@ -66,6 +66,15 @@ impl Signals {
 
 /// How long a command is waited for that has no allocator yet, before the time of its recording begins all the same.
 const LOADING: Duration = Duration::from_secs(10);
+
+/// A process grows by so many bytes, and no probe is hit.
+fn unseen(pid: u32, bytes: u64) -> String {
+    format!(
+        "process {pid} has grown by {} and no probe was hit: it gets its memory by other functions. \
+         `memtrace doctor -p {pid}` says which have probes; --alloc and --free name others",
+        units::bytes(i128::from(bytes))
+    )
+}
 
 /// Why a recording has ended.
 enum End {
@@ -134,7 +143,9 @@ impl Recorder<'_> {
                 })
                 .ok()
         });
-        let options = Options { python: args.python, follow };
+        let allocators =
+            allocators::selection(args.allocator.as_deref(), &args.alloc, &args.free, args.python_objects);
+        let options = Options { python: args.python, follow, allocators };
         let mut session = match targets {
             Some(targets) => Session::attach(engine, targets, options)?,
             None => Session::launch(engine, launch(&args.command[0], &args.command[1..])?, options)?,
@@ -270,6 +281,10 @@ impl Recorder<'_> {
                 _ = tick.tick() => {
                     session.tick()?;
                     let counters = session.counters()?;
+                    if let Some(bytes) = session.look_for_growth(&counters) {
+                        progress.clear();
+                        self.say(&unseen(session.first().pid, bytes));
+                    }
                     let others = session.processes() - 1;
                     let name = match others {
                         0 => session.first().comm.clone(),

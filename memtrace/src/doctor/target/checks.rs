@@ -8,14 +8,12 @@ use std::{
 use memtrace_common::FunctionKind;
 use procfs::{KernelVersion, process::Process};
 
-use super::{LookupOrder, functions::Inside};
+use super::functions::Inside;
 use crate::{
-    allocator::{Discovered, Discovery},
+    allocator::{Discovered, Discovery, Linkage, LookupOrder},
     doctor::{
         check::{Check, Need},
-        kernel,
-        linkage::Linkage,
-        privileges,
+        kernel, privileges,
         trial::{self, TrialError},
     },
     report::units,
@@ -147,8 +145,16 @@ pub(super) fn program(main: Option<&Linkage>) -> Vec<Check> {
 pub(super) fn allocator(discovery: &Discovery, inside: &Inside, space: &AddressSpace) -> Check {
     let check =
         Check::required("target_allocator", "allocator", "knowing where memory is allocated and freed");
-    if !discovery.can_allocate() && inside.main().is_some_and(|main| main.is_go) {
+    if !discovery.can_allocate() && inside.bindings.main().is_some_and(|main| main.is_go) {
         return check.blocked("a Go program without C code: it has nothing that memtrace traces yet");
+    }
+    let main = inside.bindings.main();
+    if !discovery.can_allocate() && main.is_some_and(Linkage::is_stripped_static_program) {
+        return check.missing(
+            "the program is statically linked and stripped: its allocator is inside, and no symbol says where",
+            "keep the program's symbol table (`strip --strip-debug` leaves it) or link it dynamically; of the process as \
+             it is only its size can be watched (VmRSS in /proc/PID/status)",
+        );
     }
     if !discovery.can_allocate() {
         return check.missing(
@@ -156,15 +162,15 @@ pub(super) fn allocator(discovery: &Discovery, inside: &Inside, space: &AddressS
                 "none of its files ({} with code) defines malloc or another function that memtrace knows",
                 files(space)
             ),
-            "if the program is statically linked, keep its symbol table (do not strip it) or link it dynamically; an \
-             allocator of its own under other names cannot be traced yet",
+            "if the program is statically linked, keep its symbol table (do not strip it) or link it dynamically; name an \
+             allocator of its own by --alloc and --free",
         );
     }
     let functions = discovery.functions.len();
     let count = inside.files.len();
     let in_force = inside.in_force().map_or_else(String::new, |file| {
         let name = file.allocator.map(|name| format!("{name}, ")).unwrap_or_default();
-        let how = match inside.order {
+        let how = match inside.bindings.order() {
             LookupOrder::Linked => "first in lookup order",
             LookupOrder::MapOrder => "first in map order; the lookup order is not known",
         };
@@ -218,12 +224,12 @@ fn probe(found: &Discovered, pmu: u32, pid: u32) -> Result<(), TrialError> {
 /// The higher, the more rarely programs call it.
 fn rarity(found: &Discovered) -> u8 {
     match found.probe.kind {
-        FunctionKind::AlignedAlloc | FunctionKind::PosixMemalign => 5,
+        FunctionKind::AlignedAlloc | FunctionKind::PosixMemalign | FunctionKind::Other => 5,
         FunctionKind::ReallocArray => 4,
         FunctionKind::Realloc => 3,
         FunctionKind::Calloc => 2,
         FunctionKind::Malloc => 1,
-        FunctionKind::Free => 0,
+        FunctionKind::Free | FunctionKind::OtherFree => 0,
     }
 }
 

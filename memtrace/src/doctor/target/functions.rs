@@ -1,29 +1,15 @@
 //! A process's allocation functions, and which of them are called.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use memtrace_common::FunctionKind;
 use procfs::process::Process;
 use serde::{Serialize, Serializer};
 
 use crate::{
-    allocator::{Discovered, Discovery},
-    doctor::linkage::{self, Linkage},
-    symbolize::{AddressSpace, ModuleId},
+    allocator::{Binding, Bindings, Discovered, Discovery},
+    symbolize::AddressSpace,
 };
-
-/// How it is known which of several definitions of a function is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LookupOrder {
-    /// From what the files say they need, as the dynamic loader goes by it.
-    Linked,
-    /// It is not known: the files are in order of address, and the first may not be the one.
-    MapOrder,
-}
 
 /// A file that has allocation functions.
 #[derive(Clone, Debug, Serialize)]
@@ -59,24 +45,15 @@ pub struct FunctionReport {
     pub site_handling: &'static str,
     /// Why the probe sits there.
     pub site_reason: &'static str,
+    /// How many probes sit on `ret` instructions, for a function that may throw; each call passes one of them.
+    pub ret_probes: usize,
+    /// The family to which it belongs, see `docs/allocators.md`.
+    pub family: &'static str,
+    /// How often it was called while that was counted; `None` where it was not.
+    pub calls: Option<u64>,
     /// Whether it is the one that is called by that name.
     #[serde(flatten)]
     pub binding: Binding,
-}
-
-/// Whether a function is the one that is called by its name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "binding")]
-pub enum Binding {
-    /// It is the first in the lookup order, or the program is statically linked.
-    InForce,
-    /// Another file defines it, too, and comes first. The probe will hardly ever be hit.
-    Interposed {
-        /// That file.
-        by: PathBuf,
-    },
-    /// It is not exported: only code of the same file calls it.
-    Private,
 }
 
 fn hex<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -85,86 +62,38 @@ fn hex<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
 
 /// A process's files.
 pub(super) struct Inside {
-    pub(super) order: LookupOrder,
+    pub(super) bindings: Bindings,
     pub(super) files: Vec<FileReport>,
-    linkages: HashMap<ModuleId, Linkage>,
-    main: Option<ModuleId>,
 }
 
 impl Inside {
     pub(super) fn new(space: &AddressSpace, process: Option<&Process>, discovery: &Discovery) -> Self {
-        let mut linkages = HashMap::new();
-        let mut in_map_order = Vec::new();
-        for region in space.regions().filter(|region| region.is_file()) {
-            let module = region.module();
-            linkages.entry(module.id()).or_insert_with(|| {
-                in_map_order.push(module.id());
-                Linkage::read(module)
-            });
-        }
-        let main = space.main().map(|region| region.module().id());
-        let preloaded = process.and_then(preloaded);
-        let (order, mut sorted) = match (main, preloaded) {
-            (Some(main), Some(names)) => {
-                (LookupOrder::Linked, linkage::lookup_order(&linkages, main, &names))
-            }
-            _ => (LookupOrder::MapOrder, Vec::new()),
-        };
-        let rest: Vec<_> = in_map_order.into_iter().filter(|id| !sorted.contains(id)).collect();
-        sorted.extend(rest);
-
-        let files = sorted
-            .iter()
-            .filter_map(|id| {
-                let linkage = linkages.get(id)?;
-                let mut found: Vec<_> =
-                    discovery.functions.iter().filter(|found| found.region.module().id() == *id).collect();
-                found.sort_by_key(|found| found.address);
-                let functions: Vec<_> =
-                    found.into_iter().map(|found| function(found, *id, main, &sorted, &linkages)).collect();
-                let report =
-                    FileReport { path: linkage.path.clone(), allocator: linkage.allocator, functions };
-                (!report.functions.is_empty()).then_some(report)
-            })
-            .collect();
-        Self { order, files, linkages, main }
-    }
-
-    /// What the executable says of itself.
-    pub(super) fn main(&self) -> Option<&Linkage> {
-        self.linkages.get(&self.main?)
+        let bindings = Bindings::new(space, process);
+        let files = bindings.files().filter_map(|(id, path)| {
+            let of_file = |found: &&Discovered| found.region.module().id() == id;
+            let mut found: Vec<_> = discovery.functions.iter().filter(of_file).collect();
+            found.sort_by_key(|found| found.address);
+            let allocator = found.first()?.owner;
+            let functions = found.into_iter().map(|found| function(found, bindings.of(found))).collect();
+            Some(FileReport { path: path.to_owned(), allocator, functions })
+        });
+        let files = files.collect();
+        Self { bindings, files }
     }
 
     /// The file whose `malloc` is called, or the first that has any allocation function.
     pub(super) fn in_force(&self) -> Option<&FileReport> {
         let has_malloc = |file: &&FileReport| {
-            let in_force = |it: &FunctionReport| it.symbol == "malloc" && it.binding == Binding::InForce;
+            let in_force =
+                |it: &FunctionReport| it.symbol == "malloc" && matches!(it.binding, Binding::InForce { .. });
             file.functions.iter().any(in_force)
         };
         self.files.iter().find(has_malloc).or(self.files.first())
     }
 }
 
-fn function(
-    found: &Discovered,
-    own: ModuleId,
-    main: Option<ModuleId>,
-    order: &[ModuleId],
-    linkages: &HashMap<ModuleId, Linkage>,
-) -> FunctionReport {
+fn function(found: &Discovered, binding: Binding) -> FunctionReport {
     let symbol = &found.function.name;
-    let exported = |id: &&ModuleId| linkages.get(id).is_some_and(|file| file.exports(symbol));
-    let binding = match order.iter().find(exported) {
-        Some(first) if *first == own => Binding::InForce,
-        _ if main == Some(own) && linkages.get(&own).is_some_and(Linkage::is_static_program) => {
-            Binding::InForce
-        }
-        _ if !linkages.get(&own).is_some_and(|file| file.exports(symbol)) => Binding::Private,
-        Some(first) => Binding::Interposed {
-            by: linkages.get(first).map_or(Path::new(""), |file| &file.path).to_owned(),
-        },
-        None => Binding::Private,
-    };
     FunctionReport {
         symbol: symbol.clone(),
         name: demangled(symbol),
@@ -175,6 +104,9 @@ fn function(
         site_instruction: found.site.instruction.clone(),
         site_handling: found.site.handling.name(),
         site_reason: found.site.reason,
+        ret_probes: found.rets.len(),
+        family: found.family,
+        calls: None,
         binding,
     }
 }
@@ -197,25 +129,15 @@ fn kind(kind: FunctionKind) -> &'static str {
         FunctionKind::AlignedAlloc => "aligned_alloc",
         FunctionKind::PosixMemalign => "posix_memalign",
         FunctionKind::Free => "free",
+        FunctionKind::Other => "malloc, with its arguments in another order",
+        FunctionKind::OtherFree => "free, with its arguments in another order",
     }
-}
-
-/// The libraries that were loaded before those that the executable needs, or `None` where that cannot
-/// be known: the environment is not readable, or the system preloads libraries of its own.
-fn preloaded(process: &Process) -> Option<Vec<String>> {
-    let system = format!("/proc/{}/root/etc/ld.so.preload", process.pid);
-    if std::fs::metadata(system).is_ok_and(|metadata| metadata.len() > 0) {
-        return None;
-    }
-    let environment = process.environ().ok()?;
-    let names = environment.get(std::ffi::OsStr::new("LD_PRELOAD")).map(|names| names.to_string_lossy());
-    let names = names.as_deref().unwrap_or_default();
-    Some(names.split([' ', ':']).filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allocator::{LookupOrder, Precedence};
     use crate::symbolize::Modules;
 
     #[test]
@@ -230,10 +152,12 @@ mod tests {
         let mut discovery = Discovery::default();
         discovery.update(&space);
         let inside = Inside::new(&space, Process::myself().ok().as_ref(), &discovery);
-        assert_eq!(inside.order, LookupOrder::Linked);
+        assert_eq!(inside.bindings.order(), LookupOrder::Linked);
         let file = inside.in_force().unwrap();
         assert_eq!(file.allocator, Some("glibc"));
         let malloc = file.functions.iter().find(|function| function.symbol == "malloc").unwrap();
-        assert_eq!((malloc.kind, &malloc.binding), ("malloc", &Binding::InForce));
+        assert_eq!(malloc.kind, "malloc");
+        let because = Precedence::Only;
+        assert!(matches!(&malloc.binding, Binding::InForce { because: it, .. } if *it == because));
     }
 }

@@ -3,20 +3,21 @@
 mod checks;
 mod functions;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use procfs::process::Process;
 use serde::Serialize;
 
 use super::check::Check;
 use crate::{
-    allocator::Discovery,
+    allocator::{Discovery, LookupOrder},
+    attach::TracedFunction,
     symbolize::{AddressSpace, Modules},
     target::Target,
 };
 
 pub(super) use functions::demangled;
-pub use functions::{Binding, FileReport, FunctionReport, LookupOrder};
+pub use functions::{FileReport, FunctionReport};
 
 /// What a process allows.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +34,8 @@ pub struct TargetReport {
     pub lookup: LookupOrder,
     /// The files that have allocation functions, in the order in which symbols are looked up.
     pub files: Vec<FileReport>,
+    /// For how long calls of these functions were counted, in seconds; `None` where they were not.
+    pub counted_seconds: Option<f64>,
     /// What was looked at and left out.
     pub left_out: Vec<LeftOut>,
 }
@@ -61,6 +64,7 @@ impl TargetReport {
             checks: Vec::new(),
             lookup: LookupOrder::MapOrder,
             files: Vec::new(),
+            counted_seconds: None,
             left_out: Vec::new(),
         };
         report.checks.push(checks::namespaces(process.as_ref()));
@@ -73,11 +77,20 @@ impl TargetReport {
         report
     }
 
+    /// Takes in how often functions were called in `time`.
+    pub fn add_calls(&mut self, functions: &[(TracedFunction, u64)], time: Duration) {
+        self.counted_seconds = Some(time.as_secs_f64());
+        for report in self.files.iter_mut().flat_map(|file| &mut file.functions) {
+            let counted = functions.iter().find(|(function, _)| function.found.address == report.address);
+            report.calls = counted.map(|(_, calls)| *calls);
+        }
+    }
+
     fn look_inside(&mut self, space: &AddressSpace, process: Option<&Process>, pmu: Option<u32>) {
         let mut discovery = Discovery::default();
         discovery.update(space);
         let inside = functions::Inside::new(space, process, &discovery);
-        self.lookup = inside.order;
+        self.lookup = inside.bindings.order();
         self.left_out = discovery
             .skipped
             .iter()
@@ -88,12 +101,12 @@ impl TargetReport {
             })
             .collect();
         self.checks.push(checks::mappings(space));
-        self.checks.extend(checks::program(inside.main()));
+        self.checks.extend(checks::program(inside.bindings.main()));
         self.checks.push(checks::allocator(&discovery, &inside, space));
         if !discovery.functions.is_empty() {
             self.checks.push(checks::probes(&discovery, pmu, self.pid));
         }
-        self.checks.push(checks::loader(&discovery, inside.main()));
+        self.checks.push(checks::loader(&discovery, inside.bindings.main()));
         self.files = inside.files;
     }
 }

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use layout::{Layout, Status};
 
-use super::{Binding, Check, FileReport, LeftOut, Need, Outcome, Report, TargetReport, target::demangled};
-use crate::profile::printable;
+use super::{Check, FileReport, LeftOut, Need, Outcome, Report, TargetReport, target::demangled};
+use crate::{profile::printable, report::units};
 
 /// How the report is to look.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,7 @@ impl Report {
         if let Some(target) = &self.target {
             group(&mut layout, &title(target), &target.checks);
             functions(&mut layout, target);
+            calls(&mut layout, target);
         }
         let remedies = self.remedies();
         if !remedies.is_empty() {
@@ -71,10 +72,6 @@ fn title(target: &TargetReport) -> String {
 
 fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy()).into_owned()
-}
-
-fn file_name(path: &Path) -> String {
-    shown(Path::new(path.file_name().unwrap_or(path.as_os_str())))
 }
 
 fn status(check: &Check) -> Status {
@@ -128,14 +125,15 @@ fn functions(layout: &mut Layout, target: &TargetReport) {
         layout.subheading(&file_title(file));
         let header = ["function", "like", "address", "probe site", "called"].map(str::to_owned);
         let rows = file.functions.iter().map(|function| {
-            let called = match &function.binding {
-                Binding::InForce => "in force".to_owned(),
-                Binding::Interposed { by } => format!("interposed by {}", file_name(by)),
-                Binding::Private => "not exported: by its own file only".to_owned(),
-            };
+            let calls = function.calls.map(|calls| format!("{} times; ", units::count(calls.into())));
+            let called = format!("{}{}", calls.unwrap_or_default(), printable(&function.binding.text()));
             let name = printable(&function.name).into_owned();
+            let rets = match function.ret_probes {
+                0 => String::new(),
+                rets => format!(", {rets} ret (single-stepped)"),
+            };
             let site = format!(
-                "+{} {} ({})",
+                "+{} {} ({}){rets}",
                 function.site_offset, function.site_instruction, function.site_handling
             );
             [name, function.kind.to_owned(), format!("{:#x}", function.address), site, called]
@@ -150,6 +148,20 @@ fn functions(layout: &mut Layout, target: &TargetReport) {
         layout.subheading(&shown(path));
         left_out(layout, target.left_out.iter().filter(|it| it.path == path));
     }
+}
+
+/// That nothing was called, where calls were counted.
+fn calls(layout: &mut Layout, target: &TargetReport) {
+    let Some(seconds) = target.counted_seconds else { return };
+    let calls: u64 =
+        target.files.iter().flat_map(|file| &file.functions).filter_map(|function| function.calls).sum();
+    layout.paragraph(&match calls {
+        0 => format!(
+            "In {seconds} s none of these functions was called. If the process grows, it gets its memory by others: \
+             --alloc and --free of `memtrace record` name them."
+        ),
+        calls => format!("In {seconds} s these functions were called {} times.", units::count(calls.into())),
+    });
 }
 
 fn file_title(file: &FileReport) -> String {

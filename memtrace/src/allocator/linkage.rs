@@ -1,4 +1,4 @@
-//! Which of several definitions of a function is the one that is called.
+//! What files say of how they are linked with each other.
 //!
 //! The dynamic loader looks a symbol up in the executable, then in the libraries of `LD_PRELOAD`, then in
 //! the libraries that these need, breadth first (System V ABI, "Shared Object Dependencies"; ld.so(8)).
@@ -17,43 +17,31 @@ use object::{
     read::elf::{ElfFile64, ProgramHeader},
 };
 
-use crate::{
-    allocator::catalog,
-    symbolize::{Module, ModuleId},
-};
+use super::catalog;
+use crate::symbolize::{Module, ModuleId};
 
 /// What an ELF file says of itself.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Linkage {
-    pub(super) path: PathBuf,
-    pub(super) is_32_bit: bool,
-    pub(super) is_go: bool,
+pub struct Linkage {
+    /// Its path, as the process sees it.
+    pub path: PathBuf,
+    /// Whether it is a 32-bit file.
+    pub is_32_bit: bool,
+    /// Whether Go's compiler has made it.
+    pub is_go: bool,
+    /// Whether it has the full symbol table, of which `strip` takes nothing or all.
+    has_symbols: bool,
     /// Whether it asks for a dynamic loader.
     has_interpreter: bool,
-    /// Whose allocation functions these are.
-    pub(super) allocator: Option<&'static str>,
     soname: Option<String>,
     needed: Vec<String>,
     /// The catalog's functions that other files can call.
     exports: HashSet<String>,
 }
 
-/// Symbols by which allocators are known; the first that is there decides.
-const MARKS: [(&str, &str); 9] = [
-    ("mallctl", "jemalloc"),
-    ("je_mallctl", "jemalloc"),
-    ("_rjem_mallctl", "jemalloc"),
-    ("mi_malloc", "mimalloc"),
-    ("tc_malloc", "tcmalloc"),
-    ("TCMallocInternalMalloc", "tcmalloc"),
-    ("__libc_memalign", "glibc"),
-    ("__libc_malloc_impl", "musl"),
-    ("__cxa_allocate_exception", "C++ runtime"),
-];
-
 impl Linkage {
     /// Reads the file behind a module; what cannot be read is left empty.
-    pub(super) fn read(module: &Module) -> Self {
+    pub fn read(module: &Module) -> Self {
         let mut linkage = Self { path: module.path().to_owned(), ..Self::default() };
         let Some(file) = module.open_path().ok().and_then(|path| File::open(path).ok()) else {
             return linkage;
@@ -70,6 +58,7 @@ impl Linkage {
     fn fill<'data, R: ReadRef<'data>>(&mut self, elf: &ElfFile64<'data, object::Endianness, R>) {
         let has_section = |name| elf.section_by_name(name).is_some();
         self.is_go = has_section(".go.buildinfo") || has_section(".note.go.buildid");
+        self.has_symbols = elf.symbols().next().is_some();
         let endian = elf.endian();
         self.has_interpreter =
             elf.elf_program_headers().iter().any(|header| header.p_type(endian) == PT_INTERP);
@@ -83,27 +72,23 @@ impl Linkage {
                 }
             }
         }
-        let mut mark = MARKS.len();
-        for symbol in elf.dynamic_symbols().chain(elf.symbols()).filter(|symbol| !symbol.is_undefined()) {
-            let Ok(name) = symbol.name() else { continue };
-            let bare = name.split('@').next().unwrap_or(name);
-            mark = mark.min(MARKS.iter().position(|(marked, _)| *marked == bare).unwrap_or(mark));
-        }
         for symbol in elf.dynamic_symbols().filter(|symbol| !symbol.is_undefined()) {
             let Ok(name) = symbol.name() else { continue };
             if catalog::find(name).is_some() {
                 self.exports.insert(name.to_owned());
             }
         }
-        self.allocator = MARKS.get(mark).map(|(_, name)| *name);
-        if self.allocator.is_none_or(|name| name == "C++ runtime") && is_musl(&self.path) {
-            self.allocator = Some("musl");
-        }
     }
 
     /// Whether it calls nothing outside of itself, given that it is a program.
-    pub(super) fn is_static_program(&self) -> bool {
+    pub fn is_static_program(&self) -> bool {
         !self.has_interpreter && self.needed.is_empty()
+    }
+
+    /// Whether nothing says where in it a function is, given that it is a program: it is statically linked, and
+    /// stripped.
+    pub fn is_stripped_static_program(&self) -> bool {
+        self.is_static_program() && !self.has_symbols && !self.is_32_bit
     }
 
     /// Whether other files can call this file's `symbol`.
@@ -112,26 +97,24 @@ impl Linkage {
     }
 
     fn is_called(&self, name: &str) -> bool {
-        if name.contains('/') {
-            return self.path == Path::new(name);
-        }
+        // A path may be that of a link to the file: its last part is then the file's own name for itself.
+        let name = match name.rsplit_once('/') {
+            Some(_) if self.path == Path::new(name) => return true,
+            Some((_, last)) => last,
+            None => name,
+        };
         self.soname.as_deref() == Some(name) || self.path.file_name().is_some_and(|own| own == name)
     }
 }
 
-/// musl's library shows no symbol of its own, but always has its name.
-fn is_musl(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.starts_with("ld-musl-") || name.starts_with("libc.musl-")
-}
-
 /// The files of a process in the order in which symbols are looked up. `preloaded` are the names in
-/// `LD_PRELOAD`. Files that are not reached are left out.
+/// `LD_PRELOAD`. Files that are not reached are left out. The second value is how many, behind the first, come from
+/// `LD_PRELOAD`.
 pub(super) fn lookup_order(
     files: &HashMap<ModuleId, Linkage>,
     main: ModuleId,
     preloaded: &[String],
-) -> Vec<ModuleId> {
+) -> (Vec<ModuleId>, usize) {
     let find = |name: &String| {
         // The table has no order of its own; the first by number makes the answer always the same.
         files.iter().filter(|(_, file)| file.is_called(name)).map(|(id, _)| *id).min()
@@ -143,12 +126,12 @@ pub(super) fn lookup_order(
         }
     };
     preloaded.iter().filter_map(find).for_each(|id| add(id, &mut order));
-    let mut next = 0;
+    let (mut next, preloaded) = (0, order.len() - 1);
     while let Some(file) = order.get(next).and_then(|id| files.get(id)) {
         file.needed.iter().filter_map(find).for_each(|id| add(id, &mut order));
         next += 1;
     }
-    order
+    (order, preloaded)
 }
 
 #[cfg(test)]
@@ -182,8 +165,9 @@ mod tests {
             (dlopened, file("/lib/plugin.so", "plugin.so", &["libc.so.6"])),
         ]);
         let by_path = ["/opt/libfast.so".to_owned(), "/not/there.so".to_owned()];
-        assert_eq!(lookup_order(&files, main, &by_path), [main, preloaded, near, far]);
-        assert_eq!(lookup_order(&files, main, &["libfast.so".to_owned()]), [main, preloaded, near, far]);
-        assert_eq!(lookup_order(&files, main, &[]), [main, near, far]);
+        let with_preloaded = (vec![main, preloaded, near, far], 1);
+        assert_eq!(lookup_order(&files, main, &by_path), with_preloaded);
+        assert_eq!(lookup_order(&files, main, &["libfast.so".to_owned()]), with_preloaded);
+        assert_eq!(lookup_order(&files, main, &[]), (vec![main, near, far], 0));
     }
 }
