@@ -15,6 +15,7 @@
 //! | [`process`] | a child process that is watched, timed out, and killed when dropped |
 //! | [`container`] | containers, run by runc |
 //! | [`debuginfod`] | a server of debug files |
+//! | [`family`] | processes that create others, of which each knows its truth |
 //! | [`target`] | processes to trace: fixtures that serve, redis, python3 |
 //! | [`python`] | Python interpreters, and the script that they run |
 //! | [`record`] | `memtrace record`: started, tracing, stopped, and what it left |
@@ -25,6 +26,7 @@
 
 pub mod container;
 pub mod debuginfod;
+pub mod family;
 pub mod fixture;
 pub mod gopprof;
 pub mod json;
