@@ -1,7 +1,7 @@
 //! The fixture `family`: processes that create others.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,6 +37,12 @@ impl Named {
     /// The path.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join(&self.name)
+    }
+
+    /// Lets other users run it.
+    pub fn open_to_all(&self) {
+        let permissions = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.dir.path(), permissions).expect("the directory is ours");
     }
 
     /// What selects it by its name, and nothing else.

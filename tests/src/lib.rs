@@ -19,6 +19,7 @@
 //! | [`target`] | processes to trace: fixtures that serve, redis, python3 |
 //! | [`python`] | Python interpreters, and the script that they run |
 //! | [`record`] | `memtrace record`: started, tracing, stopped, and what it left |
+//! | [`servers`] | PostgreSQL and nginx |
 //! | [`stacks`] | stacks with values, from whichever format they were read |
 //! | [`pprof`], [`json`] | readers of those two formats |
 //! | [`gopprof`] | `go tool pprof` as the judge |
@@ -35,6 +36,7 @@ pub mod process;
 pub mod python;
 pub mod record;
 pub mod residue;
+pub mod servers;
 pub mod stacks;
 pub mod target;
 pub mod tools;

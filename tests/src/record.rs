@@ -143,7 +143,9 @@ impl Recording {
         let mut missing: BTreeSet<_> = pids.iter().copied().collect();
         while !missing.is_empty() {
             println!("waiting for probes in {missing:?}");
-            let line = self.process.stderr_line(|line| line.contains("probes set"));
+            // When a program is executed, its libraries are not there yet.
+            let are_set = |line: &str| line.contains("probes set") && !line.contains(" probes=0");
+            let line = self.process.stderr_line(are_set);
             let pid = line.split_whitespace().find_map(|word| word.strip_prefix("pid="));
             missing.remove(&pid.and_then(|pid| pid.parse().ok()).expect("it says in which process"));
         }

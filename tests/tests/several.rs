@@ -1,13 +1,19 @@
 //! Several processes in one recording: what a command starts, and what appears that matches.
 //! Each process has its own books, and the profile of all is their sum.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use memtrace_tests::family::{Named, Server};
+use memtrace_tests::family::{self, Named, Server};
 use memtrace_tests::fixture::{FAMILY, LEAK};
 use memtrace_tests::gopprof::top;
+use memtrace_tests::process::{PATIENCE, Process};
 use memtrace_tests::python::{Script, python_frames};
-use memtrace_tests::record::{Recorded, Recorder, attach_modes};
+use memtrace_tests::record::{Recorded, Recorder, Recording, attach_modes};
+use memtrace_tests::residue::{self, KernelObjects};
+use memtrace_tests::servers::{Nginx, Postgres, children};
 use memtrace_tests::stacks::{self, Books, Stacks, Values, truths};
 use memtrace_tests::{json, pprof};
 
@@ -194,4 +200,238 @@ fn workers_of_a_server_that_was_found_by_its_name() {
 #[test]
 fn workers_of_a_server_that_was_named_by_its_id() {
     attach_modes().for_each(|mode| workers_of_a_running_server(mode, true));
+}
+
+/// A process that begins later, whoever has started it, is recorded if it matches.
+#[test]
+fn a_newcomer_that_matches() {
+    let program = Named::new("newcomer");
+    let mut first = Server::start(&program.path());
+    let selection = program.selection();
+    let selection = selection.each_ref().map(String::as_str);
+    let (mut recording, pid) = exact_json().verbose().select(&selection);
+    assert_eq!(pid, first.pid());
+    let mut second = Server::start(&program.path());
+    let mut other = Server::start(&FAMILY.path());
+    recording.wait_for_probes(&[second.pid()]);
+    residue::assert_no_probe_left(other.pid());
+    let mut truths = BTreeMap::new();
+    for server in [&mut first, &mut second] {
+        truths.insert(server.pid(), server.truth());
+    }
+    other.truth();
+    let recorded = recording.stop(libc::SIGINT).expect_success();
+    recorded.json().assert_lost_only(&LATE);
+    assert_eq!(recorded.json().statistic("processes_count"), 2.0);
+    assert_sites_of_each(&recorded, &truths);
+}
+
+/// How many short processes there are in a storm.
+fn storm_size() -> i64 {
+    let size = std::env::var("MEMTRACE_STORM").unwrap_or_else(|_| "300".to_owned());
+    size.parse().unwrap_or_else(|_| panic!("MEMTRACE_STORM={size} is no number of processes"))
+}
+
+/// What memtrace needs while `process` runs, which is it: kilobytes of memory, and descriptors.
+fn most_needed(process: &mut Process) -> (u64, usize) {
+    let proc = PathBuf::from(format!("/proc/{}", process.pid()));
+    let (mut memory, mut descriptors) = (0, 0);
+    while process.is_running() {
+        let status = std::fs::read_to_string(proc.join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        memory = memory.max(kilobytes.unwrap_or(0));
+        descriptors = descriptors.max(std::fs::read_dir(proc.join("fd")).map_or(0, Iterator::count));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("at most {memory} kB and {descriptors} descriptors");
+    (memory, descriptors)
+}
+
+/// Hundreds of processes that hardly live, four at a time: none of a command's is missed.
+#[test]
+fn a_storm_of_short_processes() {
+    let size = storm_size();
+    let leaf = Named::new("leaf");
+    let recorder = exact_json();
+    let (number, program) = (size.to_string(), FAMILY.path());
+    let arguments = ["--", program.to_str().unwrap(), "storm", &number, "4", leaf.path().to_str().unwrap()]
+        .map(str::to_owned);
+    let arguments = arguments.each_ref().map(String::as_str);
+    let mut process = Process::spawn(&mut recorder.command(&arguments));
+    let (memory, descriptors) = most_needed(&mut process);
+    let recorded = Recording::of(process, recorder).finish().expect_success();
+    let profile = recorded.json();
+    profile.assert_nothing_lost();
+    assert_eq!(profile.statistic("processes_count") as i64, size + 1);
+    let mut truth = truths(&recorded.outcome.stdout).into_values().next().expect("storm tells its own truth");
+    *truth.get_mut("kept").unwrap() += Values::live(10 * size, 48);
+    *truth.get_mut("churned").unwrap() += Values::freed(5 * size, 1000);
+    profile.stacks().assert_books("family", &truth);
+    assert_eq!(recorded.each().len() as i64, size + 1);
+    // The rest is what a single process takes, too.
+    assert!(memory < 100_000 + 100 * size as u64, "{memory} kB");
+    assert!(descriptors < 1000, "{descriptors} descriptors");
+}
+
+/// The same where memtrace gets to know of processes when they have begun: each is recorded, or counted.
+#[test]
+fn a_storm_of_short_processes_that_match() {
+    let size = storm_size();
+    let leaf = Named::new("leaf");
+    let mut first = Server::start(&leaf.path());
+    let selection = leaf.selection();
+    let (mut recording, _) = exact_json().select(&selection.each_ref().map(String::as_str));
+    let mut storm = Command::new(FAMILY.path());
+    Process::spawn(storm.args(["storm", &size.to_string(), "4"]).arg(leaf.path())).finish().expect_success();
+    let truth = first.truth();
+    assert!(recording.process.is_running(), "one process is still there");
+    let recorded = recording.stop(libc::SIGINT).expect_success();
+    let profile = recorded.json();
+    profile.assert_lost_only(&[LATE[0], LATE[1], "processes_missed", "calls_unfinished", "missed_frees"]);
+    let (seen, missed) =
+        (profile.statistic("processes_count") as i64, profile.loss("processes_missed") as i64);
+    println!("{seen} processes recorded, {missed} missed, of {}", size + 1);
+    assert_eq!(seen + missed, size + 1, "each is recorded, or counted");
+    assert_eq!(profile.loss("processes_late") as usize, recorded.each().len() - 1);
+    let leaves = profile.stacks().books_of("family");
+    for (of, profile) in recorded.each() {
+        if of.pid == first.pid() {
+            profile.stacks().assert_books("family", &truth);
+            continue;
+        }
+        let books = profile.stacks().books_of("family");
+        for (site, most) in [("kept", Values::live(10, 48)), ("churned", Values::freed(5, 1000))] {
+            let values = books.get(site).copied().unwrap_or_default();
+            assert!((0..=most.alloc_objects).contains(&values.alloc_objects), "{of:?}: {books:?}");
+            assert!((0..=most.inuse_objects).contains(&values.inuse_objects), "{of:?}: {books:?}");
+        }
+    }
+    assert!(leaves["kept"].alloc_objects <= truth["kept"].alloc_objects + 10 * size);
+}
+
+/// When the time is over, what the command has started goes on, and so do those that are started later.
+#[test]
+fn a_tree_outlives_its_recording() {
+    let script = "\"$0\" serve; exit 7";
+    let program = FAMILY.path();
+    let recorder = exact_json().option("-d").option("1");
+    let arguments = ["--", "sh", "-c", script, program.to_str().unwrap()];
+    let mut process = Process::spawn(&mut recorder.command(&arguments));
+    process.stdout_line(|line| line == "ready");
+    let mut workers = family::fork(&mut process, 2);
+    process.stderr_line(|line| line.starts_with("memtrace: wrote out.json"));
+    workers.extend(family::fork(&mut process, 2));
+    for worker in &workers {
+        residue::assert_no_probe_left(*worker);
+    }
+    let truths = family::work(&mut process, 4);
+    assert_eq!(truths.into_keys().collect::<BTreeSet<_>>(), workers.into_iter().collect());
+    assert_eq!(process.ask("end"), "ended");
+    assert!(process.is_running(), "memtrace waits for the command");
+    let outcome = process.finish();
+    outcome.assert_civil();
+    assert_eq!(outcome.code(), 7);
+}
+
+/// Processes that are told to stop whenever memtrace has to look at them go on when nobody looks any more.
+#[test]
+fn a_tree_goes_on_when_memtrace_is_killed() {
+    let leaf = Named::new("leaf");
+    let program = FAMILY.path();
+    for round in 0..5 {
+        println!("round {round}");
+        let recorder = exact_json();
+        let arguments = ["--", program.to_str().unwrap(), "storm", "100", "4", leaf.path().to_str().unwrap()]
+            .map(str::to_owned);
+        let mut process = Process::spawn(&mut recorder.command(&arguments.each_ref().map(String::as_str)));
+        let line = process.stderr_line(|line| line.starts_with("memtrace: tracing pid "));
+        let pid: u32 =
+            line.split_whitespace().nth(3).and_then(|word| word.parse().ok()).expect("a process id");
+        let limit = Instant::now() + PATIENCE;
+        while children(pid).len() < 2 {
+            assert!(Instant::now() < limit, "there are no children");
+            std::thread::sleep(Duration::from_millis(1 + 7 * round));
+        }
+        let objects = KernelObjects::held_by(process.pid());
+        objects.assert_present();
+        process.signal(libc::SIGKILL);
+        let line = process.stdout_line(|line| line.ends_with('}'));
+        assert_eq!(truths(&line).into_keys().collect::<Vec<_>>(), [pid]);
+        objects.assert_gone();
+    }
+}
+
+/// How long real servers are under load, in seconds.
+fn load_seconds() -> String {
+    std::env::var("MEMTRACE_LOAD_SECONDS").unwrap_or_else(|_| "3".to_owned())
+}
+
+/// Asserts that some stack of `program` has each of `names`.
+#[track_caller]
+fn assert_names(stacks: &Stacks, program: &str, names: &[&str]) {
+    let is_in = |name: &str| {
+        let mut frames = stacks.0.iter().flat_map(|stack| &stack.frames);
+        frames.any(|frame| frame.name() == name && frame.mapping.rsplit('/').next() == Some(program))
+    };
+    for name in names {
+        assert!(is_in(name), "no {name} of {program} in any of {} stacks", stacks.0.len());
+    }
+}
+
+#[test]
+fn twenty_backends_of_postgres() {
+    let postgres = Postgres::serve();
+    let selection = postgres.program.selection();
+    let recorder = Recorder::exact().output("out.json");
+    let (recording, pid) = recorder.select(&selection.each_ref().map(String::as_str));
+    assert_eq!(pid, postgres.pid());
+    postgres.bench(&["--client", "20", "--jobs", "2", "--time", &load_seconds()]);
+    let recorded = recording.stop(libc::SIGINT).expect_success();
+    let served = postgres.finish();
+    let profile = recorded.json();
+    profile.assert_lost_only(&LATE);
+    let each = recorded.each();
+    // Those before the last 21 were not recorded: pgbench asks for the number of rows, and then connects 20 times.
+    let expected: BTreeSet<_> = served[served.len() - 21..].iter().copied().collect();
+    println!("{} processes, {} ms late in all", each.len(), profile.loss("processes_late_milliseconds"));
+    let found: BTreeMap<_, _> = each.iter().map(|(of, profile)| (of.pid, profile)).collect();
+    for pid in &expected {
+        let profile =
+            found.get(pid).unwrap_or_else(|| panic!("backend {pid} has no profile: {:?}", each.keys()));
+        assert_names(&profile.stacks(), "postgres", &["PostgresMain", "AllocSetAlloc"]);
+        assert_eq!(profile.loss("books_unbalanced"), 0);
+    }
+    assert_eq!(profile.loss("processes_late"), expected.len() as u64);
+    assert_sum(&profile.stacks(), each.values().map(json::Profile::stacks));
+}
+
+#[test]
+fn new_workers_of_nginx() {
+    let nginx = Nginx::serve();
+    let selection = nginx.program.selection();
+    let recorder = Recorder::exact().output("out.json").verbose();
+    let (mut recording, pid) = recorder.select(&selection.each_ref().map(String::as_str));
+    assert_eq!(pid, nginx.pid());
+    nginx.load();
+    let workers = nginx.reload();
+    recording.wait_for_probes(&workers);
+    nginx.load();
+    let recorded = recording.stop(libc::SIGINT).expect_success();
+    let profile = recorded.json();
+    profile.assert_lost_only(&LATE);
+    assert_eq!(profile.loss("processes_late"), Nginx::WORKERS as u64);
+    assert_eq!(profile.statistic("processes_count"), (1 + 2 * Nginx::WORKERS) as f64);
+    let each = recorded.each();
+    let with_requests = each.iter().filter(|(of, profile)| {
+        let stacks = profile.stacks();
+        let allocates = stacks.0.iter().any(|stack| stack.names().contains(&"ngx_http_process_request"));
+        workers.contains(&of.pid) && allocates
+    });
+    assert!(with_requests.count() > 0, "no new worker has served a request: {:?}", each.keys());
+    assert_sum(&profile.stacks(), each.values().map(json::Profile::stacks));
+    for worker in &workers {
+        residue::assert_no_probe_left(*worker);
+    }
+    nginx.finish();
 }

@@ -1,9 +1,11 @@
 //! What the kernel program is told of a process.
 
+use std::os::fd::BorrowedFd;
+
 use aya::maps::{HashMap, MapData, MapError};
 use memtrace_common::{InternalCallers, WATCH_CHILDREN, WATCH_STOP, Wrappers, python::PythonRuntime};
 
-use super::{Kernel, LoadError, load::tracepoint};
+use super::{Kernel, LoadError, load::tracepoint, multi};
 
 /// Whether there simply was no such key.
 fn is_missing(error: &MapError) -> bool {
@@ -63,6 +65,15 @@ impl Kernel {
         let mut map: HashMap<&mut MapData, u32, u32> = self.map_mut("WATCHED")?;
         map.insert(pid, bits, 0)?;
         self.tell_of_processes()
+    }
+
+    /// The map of the watched processes: by id, the bits of [`Watch`].
+    ///
+    /// # Errors
+    /// When the kernel program has none.
+    pub(crate) fn watched(&self) -> Result<BorrowedFd<'_>, LoadError> {
+        let name = "WATCHED";
+        self.ebpf.map(name).and_then(multi::descriptor).ok_or(LoadError::Missing(name))
     }
 
     /// Begins to tell of watched processes, and of [newcomers](super::Newcomers).

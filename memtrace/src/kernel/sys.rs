@@ -89,7 +89,7 @@ pub(crate) fn read_first<const N: usize>(map: &OwnedFd) -> io::Result<[u64; N]> 
 }
 
 /// Removes `key` from a hash map and returns its value, in one step (Linux 5.14); `None` where there is no such key.
-/// The types must be those of the map, or at least as large.
+/// The types must be those of the map, or at least as large. Allocates nothing.
 pub(crate) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = mem::MaybeUninit::<V>::zeroed();
     let mut attr = zeroed();
@@ -105,6 +105,27 @@ pub(crate) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<O
     match result {
         // SAFETY: every bit pattern is a value of a `Pod`.
         Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A key of a hash map, whichever comes first; `None` where it has none. The type must be that of the map's keys.
+/// Allocates nothing.
+pub(crate) fn first_key<K: Pod>(map: BorrowedFd<'_>) -> io::Result<Option<K>> {
+    let mut key = mem::MaybeUninit::<K>::zeroed();
+    let mut attr = zeroed();
+    // SAFETY: BPF_MAP_GET_NEXT_KEY reads this member. That there is no key to go on from means the first; the place
+    // for the next outlives the call, and is as large as the map's keys.
+    let result = unsafe {
+        let element = &mut attr.__bindgen_anon_2;
+        element.map_fd = map.as_raw_fd() as u32;
+        element.__bindgen_anon_1.next_key = key.as_mut_ptr() as u64;
+        bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr)
+    };
+    match result {
+        // SAFETY: every bit pattern is a value of a `Pod`.
+        Ok(_) => Ok(Some(unsafe { key.assume_init() })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -46,6 +46,9 @@ pub enum SessionError {
     /// There is nothing to record.
     #[error("there is no process to record")]
     NoProcess,
+    /// There can be no second process.
+    #[error("cannot start a process that watches over those that memtrace stops")]
+    Guardian(#[source] io::Error),
     /// The kernel's descriptors cannot be waited for.
     #[error("cannot watch process {0}")]
     Watch(u32, #[source] io::Error),

@@ -7,6 +7,7 @@ mod engine;
 mod error;
 mod events;
 mod follow;
+mod guardian;
 mod heap;
 mod live;
 mod losses;

@@ -10,8 +10,8 @@ use memtrace_common::Counter;
 use tokio::{io::unix::AsyncFd, sync::mpsc as async_mpsc};
 
 use super::{
-    EventWriter, Follow, PythonMode, Recording, SessionError, engine::Engine, observed::Observed,
-    pause::Pauses, processes::Processes, recording::Process,
+    EventWriter, Follow, PythonMode, Recording, SessionError, engine::Engine, guardian::Guardian,
+    observed::Observed, pause::Pauses, processes::Processes, recording::Process,
 };
 use crate::{
     collect::{Announced, CapturedWalk, Event},
@@ -39,6 +39,8 @@ pub struct Session {
     captures_out: Option<mpsc::Sender<CapturedWalk>>,
     pauses: Pauses,
     unknown_events: u64,
+    /// Where memtrace has started a process.
+    guardian: Option<Guardian>,
 }
 
 /// What is recorded.
@@ -128,9 +130,11 @@ impl Session {
         mut launched: Launched,
         options: Options,
     ) -> Result<Self, SessionError> {
+        let guardian = Guardian::start(engine.kernel.watched()?).map_err(SessionError::Guardian)?;
         engine.kernel.watch(launched.pid, options.follow.watch(true))?;
         let target = Target::open(launched.pid)?;
         let mut session = Self::new(engine, target.clone(), options)?;
+        session.guardian = Some(guardian);
         let labels = session.unselected.labels(target.pid);
         let process = Observed::open(&session.engine, target, labels, session.options.python)?;
         session.open_books()?;
@@ -157,17 +161,20 @@ impl Session {
             captures_out: None,
             pauses: Pauses::default(),
             unknown_events: 0,
+            guardian: None,
         })
     }
 
     /// Takes a process in, whose end is noticed from here on.
     fn add(&mut self, mut process: Observed) {
-        let (exit, ends, pid) = (process.exit.clone(), self.ends.0.clone(), process.target.pid);
-        tokio::spawn(async move {
-            exit.ended().await;
-            // An error means that the recording is over.
-            let _ = ends.send(pid);
-        });
+        let (ends, pid) = (self.ends.0.clone(), process.target.pid);
+        if let Some(exit) = process.exit() {
+            tokio::spawn(async move {
+                exit.ended().await;
+                // An error means that the recording is over.
+                let _ = ends.send(pid);
+            });
+        }
         process.order = self.processes.count();
         self.processes.insert(process);
     }
@@ -224,7 +231,7 @@ impl Session {
         if self.pauses.is_paused() {
             for process in self.processes.living_mut() {
                 match process.set_probes_again(&mut self.engine) {
-                    Err(error) if !process.exit.has_ended() => return Err(error),
+                    Err(error) if !process.has_ended() => return Err(error),
                     _ => {}
                 }
             }
@@ -279,7 +286,7 @@ impl Session {
     fn process_ended(&mut self, pid: u32) -> Result<(), SessionError> {
         // What it has sent before, its children among that.
         self.process_pending()?;
-        if self.processes.get_mut(pid).is_some_and(|process| process.exit.has_ended()) {
+        if self.processes.get_mut(pid).is_some_and(|process| process.has_ended()) {
             self.processes.end(&mut self.engine, pid)?;
         }
         Ok(())
@@ -338,7 +345,7 @@ impl Session {
     /// `CLOCK_MONOTONIC`) is when it began.
     fn newcomer(&mut self, pid: u32, parent: Option<u32>, time_ns: u64) -> Result<(), SessionError> {
         // An earlier process of the same number has ended.
-        if self.processes.get_mut(pid).is_some_and(|process| process.exit.has_ended()) {
+        if self.processes.get_mut(pid).is_some_and(|process| process.has_ended()) {
             self.processes.end(&mut self.engine, pid)?;
             if parent.is_some() {
                 self.engine.kernel.watch(pid, self.options.follow.watch(false))?;
@@ -528,6 +535,9 @@ impl Session {
             _ => true,
         };
         self.drain(is_wanted)?;
+        if let Some(guardian) = self.guardian.take() {
+            guardian.dismiss();
+        }
         let counters = self.engine.kernel.counters()?;
         if let Some(launched) = self.launched() {
             launched.executed()?;
