@@ -120,6 +120,7 @@ fn all_processes_of_one_of_two_containers() {
     for container in [&mut chosen, &mut other] {
         family::fork(container.process(), 2);
     }
+    let _state = State::of(&images[0]);
     let earlier = children(chosen.pid());
     assert_eq!(earlier.len(), 2, "on the host they have these ids");
     let recorder = Recorder::exact().verbose().output("out.json");
@@ -138,7 +139,7 @@ fn all_processes_of_one_of_two_containers() {
     family::work(other.process(), 4);
     let recorded = recording.stop(libc::SIGINT).expect_success();
     let profile = recorded.json();
-    profile.assert_lost_only(&["processes_late", "processes_late_milliseconds"]);
+    profile.assert_lost_only(&["processes_late", "processes_late_milliseconds", "processes_unseen"]);
     assert_eq!(profile.statistic("processes_count"), 5.0);
     // In the container processes have other ids, but no two have the same truth.
     let names: Vec<_> = profile.stacks_by("container").into_keys().collect();

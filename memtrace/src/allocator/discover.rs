@@ -6,7 +6,8 @@ use memtrace_common::{CallerRange, FunctionKind, MAX_WRAPPERS, Probe, Wrappers};
 
 use super::{
     catalog,
-    elf::{ElfError, ElfSymbols, FunctionSymbol},
+    elf::FunctionSymbol,
+    files::Files,
     site::{self, Site},
     straight_line::Jump,
     wrapper,
@@ -59,7 +60,7 @@ pub struct Skipped {
 
 /// The function that dynamic loaders call before and after they change the list of loaded objects, so
 /// that debuggers can follow (`r_brk` in `<link.h>`; glibc and musl name it so).
-const LOADER_HOOK: &str = "_dl_debug_state";
+pub(super) const LOADER_HOOK: &str = "_dl_debug_state";
 
 /// What was found in a process.
 #[derive(Clone, Debug, Default)]
@@ -72,9 +73,15 @@ pub struct Discovery {
     pub skipped: Vec<Skipped>,
     wrappers: Vec<CallerRange>,
     seen: HashSet<ModuleId>,
+    files: Arc<Files>,
 }
 
 impl Discovery {
+    /// Nothing was looked at yet in the process; what is known of `files` need not be read again.
+    pub fn sharing(files: &Arc<Files>) -> Self {
+        Self { files: Arc::clone(files), ..Self::default() }
+    }
+
     /// Finds the allocator functions in those ELF files of the process that were not looked at before.
     ///
     /// Every ELF that defines one is taken: of those that another one interposes on, none is ever called.
@@ -89,9 +96,11 @@ impl Discovery {
 
     fn add_module(&mut self, space: &AddressSpace, region: &Arc<Region>) {
         let module = region.module();
-        let elf = match read(region) {
+        let symbols = self.files.symbols(region);
+        let elf = match &*symbols {
             Ok(elf) => elf,
             Err(reason) => {
+                let reason = reason.clone();
                 self.skipped.push(Skipped { path: module.path().to_owned(), function: None, reason });
                 return;
             }
@@ -187,11 +196,4 @@ fn leads_to_one_of(jump: Jump, known: &HashSet<u64>) -> bool {
         Jump::To(target) => known.contains(&target),
         Jump::ByPointer => true,
     }
-}
-
-fn read(region: &Region) -> Result<ElfSymbols, String> {
-    let path = region.module().open_path().map_err(|failure| failure.loss().1.to_owned())?;
-    let file = std::fs::File::open(path).map_err(|error| ElfError::from(error).to_string())?;
-    ElfSymbols::read(file, |name| name == LOADER_HOOK || catalog::find(name).is_some())
-        .map_err(|error| error.to_string())
 }

@@ -37,6 +37,7 @@ pub struct FunctionSymbol {
 }
 
 /// The functions of one ELF file.
+#[derive(Debug)]
 pub struct ElfSymbols {
     /// Those that were asked for.
     pub functions: Vec<FunctionSymbol>,

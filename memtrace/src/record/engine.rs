@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    allocator::Files,
     attach::Remover,
     kernel::{Kernel, LoadError},
     symbolize::{AddressSpace, Modules},
@@ -14,6 +15,8 @@ pub struct Engine {
     pub(super) kernel: Kernel,
     pub(super) unwinder: Unwinder,
     pub(super) modules: Arc<Modules>,
+    /// Their allocator functions.
+    pub(super) files: Arc<Files>,
     pub(super) remover: Remover,
 }
 
@@ -35,7 +38,7 @@ impl Engine {
         }
         kernel.measure_prices()?;
         unwinder.forget(own);
-        Ok(Self { kernel, unwinder, modules, remover: Remover::start() })
+        Ok(Self { kernel, unwinder, modules, files: Arc::default(), remover: Remover::start() })
     }
 
     /// For the kernel program's log. What the measurement of prices has logged is to be left out of it.

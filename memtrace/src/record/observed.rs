@@ -98,7 +98,7 @@ impl Observed {
             stops: false,
             late: Duration::ZERO,
             probes: Probes::default(),
-            discovery: Discovery::default(),
+            discovery: Discovery::sharing(&engine.files),
             stacks: Stacks::default(),
             python: Python::new(python),
             cpu_time: CpuTime::default(),
@@ -260,7 +260,7 @@ impl Observed {
                     self.take_probes_off(engine);
                 }
                 self.space = AddressSpace::open(pid, &engine.modules)?;
-                self.discovery = Discovery::default();
+                self.discovery = Discovery::sharing(&engine.files);
                 self.python.forget(&mut engine.kernel, pid)?;
             }
             ImageChange::Loader => self.space.refresh()?,

@@ -58,6 +58,8 @@ pub struct Options {
 pub(super) struct Newcomers {
     /// They had ended before anything could be done.
     pub(super) missed: u64,
+    /// They had ended before it could be seen whether they are meant.
+    pub(super) unseen: u64,
     /// They were created by recorded ones, but are none of those that were meant.
     pub(super) unwanted: u64,
 }
@@ -361,8 +363,11 @@ impl Session {
             _ => Some(self.unselected.labels(pid)),
         };
         let Some(labels) = labels else {
+            let has_ended =
+                matches!(Target::open(pid), Err(TargetError::NotFound(_) | TargetError::Zombie(_)));
+            self.newcomers.unseen += u64::from(has_ended);
             if parent.is_some() {
-                self.newcomers.unwanted += 1;
+                self.newcomers.unwanted += u64::from(!has_ended);
                 self.engine.kernel.unwatch(pid)?;
             }
             return Ok(());
