@@ -26,11 +26,34 @@ pub struct Config {
     pub variance_shift: u32,
     /// 1 where every walk of a stack is sent to userspace with a copy of that stack ([`Capture`](crate::Capture)).
     pub captures: u32,
-    /// Offset of the field `tgid` in the kernel's `struct task_struct`, in bytes; 0 where it is not known, so that
-    /// no children are followed.
-    pub tgid_offset: u32,
+    /// 1 where children of watched processes are followed: [`offsets`](Self::offsets) are known.
+    pub children: u32,
     /// 1 where userspace wants to know of every process that executes a program.
     pub appearances: u32,
+    /// Where the numbers of a task stand.
+    pub offsets: TaskOffsets,
+}
+
+/// Where the numbers of a task stand in the kernel's structures: offsets in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskOffsets {
+    /// `tgid` in `struct task_struct` (include/linux/sched.h).
+    pub tgid: u32,
+    /// `thread_pid` in `struct task_struct`.
+    pub thread_pid: u32,
+    /// `level` in `struct pid` (include/linux/pid.h).
+    pub level: u32,
+    /// `numbers` in `struct pid`: an array of `struct upid`, one for each PID namespace from the initial one down.
+    pub numbers: u32,
+    /// Size of `struct upid`, whose first field is the number.
+    pub upid: u32,
+    /// `ns` in `struct upid`.
+    pub upid_namespace: u32,
+    /// `ns.inum` in `struct pid_namespace` (include/linux/pid_namespace.h).
+    pub namespace_inum: u32,
+    /// Always 0: no hidden padding.
+    pub reserved: u32,
 }
 
 #[cfg(feature = "user")]
@@ -43,6 +66,6 @@ mod tests {
 
     #[test]
     fn has_the_size_both_sides_expect() {
-        assert_eq!(size_of::<Config>(), 56);
+        assert_eq!(size_of::<Config>(), 88);
     }
 }

@@ -18,7 +18,7 @@ mod stack;
 pub mod unwind;
 
 pub use capture::{CAPTURE_PAGE, CAPTURE_PAGES, Capture, EVENT_CAPTURE};
-pub use config::Config;
+pub use config::{Config, TaskOffsets};
 pub use counter::Counter;
 pub use event::{
     BlockEvent, EVENT_ALLOCATED, EVENT_APPEARED, EVENT_EXEC, EVENT_FORK, EVENT_FREED, EVENT_LOADER,
@@ -29,4 +29,4 @@ pub use live::{
     Block, CallerRange, InFlight, InFlightKey, InternalCallers, LiveKey, MAX_CALLER_RANGES, MAX_WRAPPERS,
     Wrappers,
 };
-pub use stack::{MAX_FRAMES, STACK_NOT_RECORDED, StackEnd, StackTotals};
+pub use stack::{MAX_FRAMES, STACK_NOT_RECORDED, StackEnd, StackTotals, inherited_stack};

@@ -7,6 +7,12 @@ pub const MAX_FRAMES: usize = 255;
 /// that nothing is missing from the sums, and no real stack has it.
 pub const STACK_NOT_RECORDED: u64 = 0;
 
+/// The stack id of what process `tgid` has inherited from its creator: all in one, because by what stacks it was
+/// allocated the creator's profile says. A hash of a real stack is this by an accident of 1 in 2^64.
+pub const fn inherited_stack(tgid: u32) -> u64 {
+    0x1a7e_4173_0000_0000 | tgid as u64
+}
+
 /// How the walk of a stack ended.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,6 +3,8 @@
 //! At all times, per stack: allocated - freed - untracked = the sum over its live blocks, except for
 //! blocks that are in the hands of a `realloc` at that moment.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::generated::bpf_ktime_get_ns,
@@ -12,7 +14,7 @@ use aya_ebpf::{
 };
 use memtrace_common::{
     Block, Counter, EVENT_ALLOCATED, EVENT_FREED, InFlight, LiveKey, STACK_NOT_RECORDED, StackTotals,
-    sampling,
+    inherited_stack, sampling,
 };
 
 use crate::{atomic, control, counters::count, diagnostics, events, filter::Filter, stack, task};
@@ -78,10 +80,40 @@ pub(crate) fn put_back(pid_tgid: u64, address: u64, block: &Block) {
     }
 }
 
+/// The live table, for a walk over it.
+#[inline(always)]
+pub(crate) fn live() -> *mut c_void {
+    (&raw const LIVE).cast_mut().cast()
+}
+
+/// Enters a block that a new process has inherited. A function of its own, so that its variables do not add to the
+/// caller's 512 bytes of stack.
+#[inline(never)]
+pub(crate) fn inherited(tgid: u32, address: u64, block: &Block) {
+    let pid_tgid = u64::from(tgid) << 32;
+    // Without room for its totals, the copy is not entered: its free finds nothing, as that of older memory.
+    let Some(totals) = totals_of(block.stack_id, pid_tgid) else {
+        count(Counter::StacksFull);
+        return;
+    };
+    // SAFETY: as in `freed`.
+    unsafe {
+        atomic::add(&raw mut (*totals).allocated_objects, block.objects);
+        atomic::add(&raw mut (*totals).allocated_bytes, block.bytes);
+        atomic::add(&raw mut (*totals).samples, 1);
+    }
+    if !insert(&key(pid_tgid, address), block, BPF_ANY) {
+        untracked(pid_tgid, block);
+    }
+}
+
 /// Counts a block that was taken out as freed.
 #[inline(always)]
 pub(crate) fn freed(pid_tgid: u64, address: u64, block: &Block) {
-    events::block(EVENT_FREED, pid_tgid, address, block);
+    // What was inherited has no event of its allocation in this process.
+    if block.stack_id != inherited_stack(task::tgid(pid_tgid)) {
+        events::block(EVENT_FREED, pid_tgid, address, block);
+    }
     diagnostics::say(|| diagnostics::freed(pid_tgid, address, block.size, block.stack_id));
     if let Some(totals) = STACKS.get_ptr_mut(&block.stack_id) {
         // SAFETY: a pointer to a map value; its fields are aligned and stay valid while this runs.

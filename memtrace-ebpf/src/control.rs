@@ -1,7 +1,7 @@
 //! What userspace sets: before loading the [`Config`], while running the switch.
 
 use aya_ebpf::{Global, macros::map, maps::Array};
-use memtrace_common::Config;
+use memtrace_common::{Config, TaskOffsets};
 
 #[unsafe(no_mangle)]
 static CONFIG: Global<Config> = Global::new(Config {
@@ -14,8 +14,18 @@ static CONFIG: Global<Config> = Global::new(Config {
     loop_helper: 0,
     variance_shift: 0,
     captures: 0,
-    tgid_offset: 0,
+    children: 0,
     appearances: 0,
+    offsets: TaskOffsets {
+        tgid: 0,
+        thread_pid: 0,
+        level: 0,
+        numbers: 0,
+        upid: 0,
+        upid_namespace: 0,
+        namespace_inum: 0,
+        reserved: 0,
+    },
 });
 
 /// One slot: 1 while the books are open. All probes are in place before it is set and taken down after

@@ -25,6 +25,7 @@ mod events;
 mod filter;
 mod free;
 mod in_flight;
+mod inherit;
 mod known_rules;
 mod nested;
 mod newborn;

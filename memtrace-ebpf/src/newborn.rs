@@ -8,13 +8,13 @@
 //! - or when it executes a program: until then a process of vfork or posix_spawn runs in its creator's memory.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
     macros::map,
     maps::LruHashMap,
 };
 use memtrace_common::{Counter, EVENT_APPEARED, EVENT_FORK, Newborn, WATCH_CHILDREN};
 
-use crate::{control, counters::count, events, task};
+use crate::{control, counters::count, events, inherit, task};
 
 /// By process id in the initial PID namespace: the numbers of others are not known before they run. One that ends
 /// before it has run stays, so the least recently used makes room.
@@ -29,39 +29,42 @@ const CLONE_VM: u64 = 0x100;
 /// A task was created by the current one; `task` is its `struct task_struct`.
 #[inline(always)]
 pub(crate) fn created(task: *const u8, clone_flags: u64) {
-    let offset = control::config().tgid_offset;
     if clone_flags & CLONE_THREAD != 0 {
         return;
     }
+    let config = control::config();
     let parent = task::tgid(task::pid_tgid());
     // SAFETY: the value is copied at once.
     let watch = unsafe { events::WATCHED.get(&parent) }.copied();
-    if watch.is_some_and(|watch| watch & WATCH_CHILDREN == 0 || offset == 0) {
+    if watch.is_some_and(|watch| watch & WATCH_CHILDREN == 0 || config.children == 0) {
         count(Counter::Children);
     }
-    if offset == 0 {
+    if config.children == 0 {
         return;
     }
-    // SAFETY: a field of the kernel's structure; the helper checks the address.
-    let Ok(child) = (unsafe { bpf_probe_read_kernel(task.wrapping_add(offset as usize).cast::<u32>()) })
-    else {
-        return;
-    };
+    let Some(number) = task::number(task) else { return };
     let Some(watch) = watch.filter(|watch| watch & WATCH_CHILDREN != 0) else {
         // Its number may have been that of one which never ran.
-        let _ = NEWBORNS.remove(&child);
+        let _ = NEWBORNS.remove(&number);
         return;
     };
+    let shares_memory = clone_flags & CLONE_VM != 0;
+    if !shares_memory
+        && control::running()
+        && let Some(child) = task::tgid_of(task, number)
+    {
+        inherit::inherit(parent, child);
+    }
     let newborn = Newborn {
         // SAFETY: the helper takes nothing and returns a number.
         time_ns: unsafe { bpf_ktime_get_ns() },
         parent,
         watch,
-        shares_memory: (clone_flags & CLONE_VM != 0).into(),
+        shares_memory: shares_memory.into(),
         reserved: 0,
     };
     // An LRU map always has room.
-    let _ = NEWBORNS.insert(&child, &newborn, 0);
+    let _ = NEWBORNS.insert(&number, &newborn, 0);
 }
 
 /// The current process has a page fault.

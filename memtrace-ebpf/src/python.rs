@@ -5,11 +5,7 @@
 //! thread's own id, so no thread gets the frames of another.
 
 use aya_ebpf::{
-    bindings::bpf_pidns_info,
-    helpers::{
-        bpf_probe_read_user,
-        generated::{self, bpf_get_ns_current_pid_tgid},
-    },
+    helpers::{bpf_probe_read_user, generated},
     macros::map,
     maps::HashMap,
 };
@@ -90,8 +86,9 @@ fn field(base: u64, offset: u32) -> Result<u64, PythonEnd> {
 /// The thread's innermost frame, 0 where it has none.
 #[inline(always)]
 fn innermost(runtime: &PythonRuntime) -> Result<u64, PythonEnd> {
-    let Some(tid) = own_id(runtime) else { return Ok(0) };
-    let thread = own_state(runtime, tid)?;
+    // The thread's id as the process itself sees it.
+    let Some(ids) = task::ids_in(runtime.pid_namespace_dev, runtime.pid_namespace_ino) else { return Ok(0) };
+    let thread = own_state(runtime, u64::from(ids.pid))?;
     if thread == 0 {
         return Ok(0);
     }
@@ -100,22 +97,6 @@ fn innermost(runtime: &PythonRuntime) -> Result<u64, PythonEnd> {
         return Ok(frame);
     }
     field(frame, runtime.frame_of_cframe)
-}
-
-/// The thread's id as the process itself sees it.
-#[inline(always)]
-fn own_id(runtime: &PythonRuntime) -> Option<u64> {
-    let mut info = bpf_pidns_info { pid: 0, tgid: 0 };
-    // SAFETY: the helper writes to `info`, whose size it is given.
-    let failed = unsafe {
-        bpf_get_ns_current_pid_tgid(
-            runtime.pid_namespace_dev,
-            runtime.pid_namespace_ino,
-            &raw mut info,
-            size_of::<bpf_pidns_info>() as u32,
-        )
-    };
-    if failed == 0 { Some(u64::from(info.pid)) } else { None }
 }
 
 /// The state that the interpreter keeps of this thread, 0 where it keeps none. Most often the thread holds

@@ -73,6 +73,7 @@ pub fn command(program: &str) -> Command {
         "/usr/bin/python3" => "python3",
         "readelf" | "strip" | "objcopy" | "c++filt" => "binutils",
         "ldd" => "libc-bin",
+        "cp" => "coreutils",
         "setpriv" | "unshare" => "util-linux",
         "script" => "bsdutils",
         "dot" => "graphviz",
@@ -85,4 +86,12 @@ pub fn command(program: &str) -> Command {
         "{program} is not installed: `apt-get install {package}`, or let `cargo xtask test` do it"
     );
     Command::new(program)
+}
+
+/// Copies a program that is to be executed soon, by a process of its own. Would this one write it, a child that another
+/// test forks meanwhile had it open for writing, too, and as long as that has not executed its own program, this
+/// one could not be executed (ETXTBSY, execve(2)).
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = command("cp").args([from, to]).status().expect("cp runs");
+    assert!(status.success(), "cannot copy {} to {}", from.display(), to.display());
 }

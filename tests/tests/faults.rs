@@ -348,8 +348,8 @@ fn stacks_that_did_not_fit_into_the_ring_come_later() {
         told = target.0.ask(&format!("1 {sites} 1 0 16 1000"));
     }
     // Of the last ones there was one sample each; where memtrace was slow, another one finds room.
-    for _ in 0..30 {
-        std::thread::sleep(Duration::from_millis(20));
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_millis(30));
         told = target.0.ask("1 40 1 0 16 1000");
     }
     let profile = recording.stop(libc::SIGINT).expect_success().json();

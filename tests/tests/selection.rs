@@ -256,7 +256,7 @@ fn nothing_matches() {
 fn what_may_not_be_looked_at_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let binary = dir.path().join("memtrace");
-    std::fs::copy(tools::memtrace(), &binary).unwrap();
+    tools::copy_program(tools::memtrace(), &binary);
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut command = tools::command("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(binary);

@@ -32,16 +32,16 @@ fn termination_writes_the_profile() {
 #[test]
 fn the_duration_ends_the_recording() {
     let started = Instant::now();
-    assert_written(Recorder::exact().option("-d").option("3"), |recording, _leak| recording.finish());
-    assert!(started.elapsed() >= Duration::from_secs(3));
+    assert_written(Recorder::exact().option("-d").option("6"), |recording, _leak| recording.finish());
+    assert!(started.elapsed() >= Duration::from_secs(6));
 }
 
 /// The time of a command that takes its own until it can allocate begins when it can.
 #[test]
 fn the_duration_begins_with_the_allocator() {
     let leak = LEAK.path();
-    let command = ["1500", leak.to_str().unwrap(), "run", "leak_a", "10", "100"];
-    let recorded = Recorder::exact().option("-d").option("0.5").launch(&LATE.path(), &command);
+    let command = ["5000", leak.to_str().unwrap(), "run", "leak_a", "10", "100"];
+    let recorded = Recorder::exact().option("-d").option("4").launch(&LATE.path(), &command);
     assert_eq!(recorded.expect_success().stacks().of("leak_a"), Values::live(10, 100));
 }
 
@@ -52,7 +52,7 @@ fn the_profile_says_when_and_how_long() {
     let recorded = Recorder::exact().option("-d").option("2").attach(leak.pid()).finish().expect_success();
     let profile = recorded.pprof();
     let seconds = profile.duration_nanos as f64 / 1e9;
-    assert!((1.5..10.0).contains(&seconds), "{seconds} s");
+    assert!((1.5..100.0).contains(&seconds), "{seconds} s");
     let time = std::time::UNIX_EPOCH + Duration::from_nanos(profile.time_nanos as u64);
     assert!(time >= before && time <= std::time::SystemTime::now(), "{time:?}");
 }

@@ -8,7 +8,7 @@ use memtrace_tests::debuginfod::Debuginfod;
 use memtrace_tests::fixture::{Build, JIT, LEAK, build_id, split};
 use memtrace_tests::gopprof::{pprof, pprof_symbolizing};
 use memtrace_tests::pprof::proto::{Location, Mapping, Profile, Sample, ValueType};
-use memtrace_tests::process::{Outcome, Process};
+use memtrace_tests::process::{Outcome, PATIENCE, Process};
 use memtrace_tests::record::{self, Recorded, Recorder};
 use memtrace_tests::stacks::{Stacks, Values};
 use memtrace_tests::target::Leak;
@@ -21,7 +21,7 @@ const OPERATIONS: [&str; 7] = ["run", "leak_a", "10", "100", "inlined", "3", "50
 fn copy(build: Build) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(build.name());
-    std::fs::copy(build.path(), &path).unwrap();
+    tools::copy_program(&build.path(), &path);
     (dir, path)
 }
 
@@ -309,16 +309,19 @@ fn the_search_can_be_interrupted() {
     let recorder = Recorder::exact().option("--debuginfod");
     let mut command = recorder.command(&["--", program.to_str().unwrap(), "run", "leak_a", "10", "100"]);
     command.env("DEBUGINFOD_URLS", &server.url).env("DEBUGINFOD_CACHE_PATH", cache.path());
+    // A server may be silent for so many seconds.
+    command.env("DEBUGINFOD_TIMEOUT", "600");
     let mut process = Process::spawn(&mut command);
     process.stderr_line(|line| line.contains("debuginfod servers; Ctrl-C"));
+    let begun = Instant::now();
     while server.requests().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "the server is not asked");
         std::thread::sleep(Duration::from_millis(10));
     }
     let begun = Instant::now();
     process.signal(libc::SIGINT);
     let recorded = record::Recording::of(process, recorder).finish().expect_success();
-    // A server may be silent for half a minute.
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     recorded.outcome.assert_says(&["debug files could not be had", "wrote out.pb.gz"]);
     assert_eq!(recorded.stacks().0.iter().map(|stack| stack.values.inuse_space).sum::<i64>(), 1000);
     assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 0, "something was left in the cache");

@@ -64,6 +64,19 @@ fn a_proc_of_another_pid_namespace() {
     residue::assert_no_probe_left(leak.pid());
 }
 
+/// In a container, of a process in a container within that: its numbers are not known to the kernel program.
+#[test]
+fn a_process_in_a_pid_namespace_below_memtraces_own() {
+    const SCRIPT: &str = "unshare --pid --fork --kill-child sleep 1000 & \
+        until inner=$(cat /proc/$!/task/$!/children) && [ -n \"$inner\" ]; do sleep 0.05; done; \
+        exec \"$0\" record -p $inner";
+    let recorder = Recorder::new();
+    let mut command = tools::command("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SCRIPT]);
+    let outcome = Process::spawn(command.arg(tools::memtrace()).current_dir(recorder.dir())).finish();
+    outcome.assert_refused(&[1], &["PID namespace", "--pid=host", "nsenter"]);
+}
+
 #[test]
 fn a_zombie() {
     let zombie = Process::spawn(&mut Command::new("true"));
@@ -152,7 +165,7 @@ fn no_permission() {
     // Where an unprivileged user can reach the binary and write the profile.
     std::fs::set_permissions(recorder.dir(), PermissionsExt::from_mode(0o777)).unwrap();
     let binary = recorder.dir().join("memtrace");
-    std::fs::copy(tools::memtrace(), &binary).unwrap();
+    tools::copy_program(tools::memtrace(), &binary);
     for rest in [["-p", &leak.pid().to_string()], ["--", "true"]] {
         let mut command = tools::command("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&binary);

@@ -3,6 +3,8 @@
 //! Stable Rust has no `core` for BPF, so the compiler is Debian's (see docs/building.md). The flags are
 //! in `memtrace-ebpf/.cargo/config.toml`, because they belong to what the digest covers.
 
+mod stack_depth;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,7 +55,7 @@ pub(crate) fn run(repo: &Repo, arguments: &Arguments) -> Result<()> {
 /// directory. It carries the digest of the sources.
 ///
 /// # Errors
-/// When the toolchain cannot be installed or the program does not compile.
+/// When the toolchain cannot be installed, the program does not compile, or it takes too much stack.
 pub(crate) fn build(repo: &Repo, arch: &str) -> Result<PathBuf> {
     apt::install(apt::EBPF)?;
     let linker = bpf_linker::ensure(repo)?;
@@ -76,6 +78,7 @@ pub(crate) fn build(repo: &Repo, arch: &str) -> Result<PathBuf> {
 
     let linked = target.join("bpfel-unknown-none/release/memtrace-ebpf");
     let object = target.join(format!("memtrace.{arch}.bpf.o"));
+    check_stack_depth(&linked)?;
     finish(&linked, &digest, &object)?;
     // The sources may have been edited while they were compiled.
     if source_digest::of_sources(&repo.root)? != digest {
@@ -102,7 +105,7 @@ pub(crate) fn check_committed(repo: &Repo, arch: &str) -> Result<()> {
 }
 
 /// The flags that are this machine's or the architecture's. The prefixes are cut off so that no path of
-/// this machine gets into the object and two checkouts give the same bytes.
+/// this machine gets into the object. (In the functions' names there is a hash of where the checkout is.)
 fn machine_flags(repo: &Repo, arch: &str) -> Result<Vec<String>> {
     let home =
         std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
@@ -112,6 +115,23 @@ fn machine_flags(repo: &Repo, arch: &str) -> Result<Vec<String>> {
         format!("--remap-path-prefix={home}=cargo"),
         format!("--remap-path-prefix={}=.", repo.root.display()),
     ])
+}
+
+/// Fails if old kernels would refuse the object at `path` for the stack that it takes.
+fn check_stack_depth(path: &Path) -> Result<()> {
+    let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let chain = stack_depth::deepest_chain(&content)
+        .with_context(|| format!("cannot tell how much stack {} takes", path.display()))?;
+    if chain.bytes > stack_depth::LIMIT {
+        bail!(
+            "a chain of calls in the kernel program takes {} bytes of stack, and before Linux 6.8 no more than {} \
+             are allowed: {chain}; move values of these functions into map memory, or into functions beside the chain \
+             that are not inlined",
+            chain.bytes,
+            stack_depth::LIMIT
+        );
+    }
+    Ok(())
 }
 
 /// Makes the committed form of what the linker made: without DWARF (BTF is what the kernel reads), with
@@ -137,12 +157,15 @@ fn carried_digest(path: &Path) -> Result<String> {
 }
 
 /// Says whether a rebuild gives the committed bytes. That it does not is no error: Debian's compiler is
-/// updated over time.
+/// updated over time, and cargo's names for crates depend on where the checkout is.
 fn compare(repo: &Repo, fresh: &Path, committed: &Path) -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let same = read(fresh)? == read(committed)?;
-    let verdict =
-        if same { "the same bytes" } else { "other bytes (this compiler is not the one it was built with)" };
+    let verdict = if same {
+        "the same bytes"
+    } else {
+        "other bytes (it was built by another compiler, or in another place)"
+    };
     println!("{} is of these sources; a fresh build gives {verdict}", repo.relative(committed));
     Ok(())
 }

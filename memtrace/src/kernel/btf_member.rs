@@ -1,6 +1,8 @@
 //! Where a field stands in one of the kernel's structures, by the kernel's own type information
 //! (Documentation/bpf/btf.rst, include/uapi/linux/btf.h).
 
+use memtrace_common::TaskOffsets;
+
 /// `BTF_MAGIC`.
 const MAGIC: u32 = 0xeb9f;
 /// `BTF_KIND_STRUCT`.
@@ -12,17 +14,21 @@ const TYPE: usize = 12;
 /// Bytes of `struct btf_member`.
 const MEMBER: usize = 12;
 
-/// The offset of `member` in the kernel's structure `structure`, in bytes; none where that is not known.
-pub(super) fn offset(structure: &str, member: &str) -> Option<u32> {
-    offset_in(&std::fs::read("/sys/kernel/btf/vmlinux").ok()?, structure, member)
-}
-
-fn offset_in(bytes: &[u8], structure: &str, member: &str) -> Option<u32> {
-    let btf = Types::read(bytes)?;
-    let id = btf.starts.iter().position(|&start| btf.is(start, STRUCT, structure))?;
-    // Members of structures without name, too, as C has it; a kernel with randomized structures has such.
-    let bits = btf.member(id, member, 0)?;
-    (bits % 8 == 0).then_some(bits / 8)
+/// Where the numbers of a task stand in the kernel's structures; none where that is not known.
+pub(super) fn task_offsets() -> Option<TaskOffsets> {
+    let bytes = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
+    let types = Types::read(&bytes)?;
+    let offset = |structure, member| types.offset(structure, member);
+    Some(TaskOffsets {
+        tgid: offset("task_struct", "tgid")?,
+        thread_pid: offset("task_struct", "thread_pid")?,
+        level: offset("pid", "level")?,
+        numbers: offset("pid", "numbers")?,
+        upid: types.size("upid")?,
+        upid_namespace: offset("upid", "ns")?,
+        namespace_inum: offset("pid_namespace", "ns")? + offset("ns_common", "inum")?,
+        reserved: 0,
+    })
 }
 
 /// The types of a BTF file.
@@ -94,7 +100,23 @@ impl<'a> Types<'a> {
         rest.split(|&byte| byte == 0).next()
     }
 
-    /// The offset of a member in bits.
+    fn structure(&self, name: &str) -> Option<usize> {
+        self.starts.iter().position(|&start| self.is(start, STRUCT, name))
+    }
+
+    /// The size of a structure in bytes.
+    fn size(&self, structure: &str) -> Option<u32> {
+        word(self.types, self.starts[self.structure(structure)?] + 8)
+    }
+
+    /// The offset of a structure's member in bytes.
+    fn offset(&self, structure: &str, member: &str) -> Option<u32> {
+        let bits = self.member(self.structure(structure)?, member, 0)?;
+        (bits % 8 == 0).then_some(bits / 8)
+    }
+
+    /// The offset of a member in bits. Also one of a structure without name in it, as C has it; a kernel with
+    /// randomized structures has such.
     fn member(&self, id: usize, name: &str, depth: u32) -> Option<u32> {
         const DEPTH: u32 = 8;
         let start = *self.starts.get(id)?;
@@ -120,11 +142,13 @@ mod tests {
 
     #[test]
     fn fields_of_this_kernel_are_found() {
-        let tgid = offset("task_struct", "tgid").unwrap();
-        assert_eq!(offset("task_struct", "pid").unwrap() + 4, tgid);
-        assert_eq!(offset("list_head", "prev"), Some(8));
-        assert_eq!(offset("list_head", "no such"), None);
-        assert_eq!(offset("no such", "prev"), None);
+        let offsets = task_offsets().unwrap();
+        assert_eq!((offsets.upid, offsets.upid_namespace), (16, 8));
+        assert!(offsets.tgid > 0 && offsets.thread_pid > offsets.tgid, "{offsets:?}");
+    }
+
+    fn offset_in(bytes: &[u8], structure: &str, member: &str) -> Option<u32> {
+        Types::read(bytes)?.offset(structure, member)
     }
 
     /// `struct s { int a; struct { int b; }; }`.
@@ -161,6 +185,8 @@ mod tests {
     fn members_of_structures_without_name_are_found() {
         assert_eq!(offset_in(&small(), "s", "a"), Some(0));
         assert_eq!(offset_in(&small(), "s", "b"), Some(4));
+        assert_eq!(offset_in(&small(), "s", "c"), None);
+        assert_eq!(Types::read(&small()).unwrap().size("s"), Some(8));
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl Kernel {
     pub fn load(settings: &Settings) -> Result<Self, LoadError> {
         let btf = Btf::from_sys_fs().map_err(LoadError::NoBtf)?;
         let (pid_namespace_dev, pid_namespace_ino) = namespace::own().map_err(LoadError::Namespace)?;
+        let offsets = settings.newcomers.children.then(btf_member::task_offsets).flatten();
         let config = Config {
             pid_namespace_dev,
             pid_namespace_ino,
@@ -129,10 +130,8 @@ impl Kernel {
             loop_helper: (settings.loop_helper && has_loop_helper()).into(),
             variance_shift: sampling::variance_shift(settings.interval),
             captures: settings.captures.into(),
-            tgid_offset: match settings.newcomers.children {
-                true => btf_member::offset("task_struct", "tgid").unwrap_or_default(),
-                false => 0,
-            },
+            children: offsets.is_some().into(),
+            offsets: offsets.unwrap_or_default(),
             appearances: settings.newcomers.all.into(),
         };
         let log_level: u8 = if settings.log { u8::MAX } else { 0 };
@@ -160,8 +159,7 @@ impl Kernel {
             AttachMode::Perf => None,
             mode => Some(MultiPrograms::load(&ebpf, mode)?),
         };
-        let tracepoints: Vec<_> =
-            TRACEPOINTS.into_iter().chain((config.tgid_offset != 0).then_some(FIRST_FAULT)).collect();
+        let tracepoints: Vec<_> = TRACEPOINTS.into_iter().chain(offsets.map(|_| FIRST_FAULT)).collect();
         for (name, event) in &tracepoints {
             tracepoint(&mut ebpf, name)?
                 .load(event, &btf)

@@ -12,7 +12,7 @@ mod load;
 mod log;
 mod mode;
 mod multi;
-mod namespace;
+pub(crate) mod namespace;
 pub mod object;
 mod price;
 mod process;

@@ -7,7 +7,7 @@
 use std::{
     ffi::CStr,
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
 };
 
@@ -62,29 +62,45 @@ pub(super) fn zeroed() -> bpf_attr {
 
 /// Creates a map.
 pub(crate) fn create_map(kind: bpf_map_type, key: u32, value: u32, entries: u32) -> io::Result<OwnedFd> {
+    create_map_with(0, kind, key, value, entries)
+}
+
+/// Creates a map with flags.
+pub(super) fn create_map_with(
+    flags: u32,
+    kind: bpf_map_type,
+    key: u32,
+    value: u32,
+    entries: u32,
+) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
     // SAFETY: BPF_MAP_CREATE reads this member, which has no pointers.
     unsafe {
         let map = &mut attr.__bindgen_anon_1;
         map.map_type = kind as u32;
         (map.key_size, map.value_size, map.max_entries) = (key, value, entries);
+        map.map_flags = flags;
         bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr)
     }
+}
+
+/// What is said of one element of a map: its key, and where its value is or goes to, if that is asked for. Good
+/// as long as both live.
+pub(super) fn element<K>(map: BorrowedFd<'_>, key: &K, value: u64) -> bpf_attr {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    attr.__bindgen_anon_2.key = ptr::from_ref(key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = value;
+    attr
 }
 
 /// The first value of an array map whose values have the size of `T`.
 pub(crate) fn read_first<const N: usize>(map: &OwnedFd) -> io::Result<[u64; N]> {
     let (key, mut value) = (0_u32, [0_u64; N]);
-    let mut attr = zeroed();
+    let mut attr = element(map.as_fd(), &key, &raw mut value as u64);
     // SAFETY: BPF_MAP_LOOKUP_ELEM reads this member. Key and value outlive the call, and are as large as
     // the map's: it was created here with keys of 4 and values of 8 * N bytes.
-    unsafe {
-        let element = &mut attr.__bindgen_anon_2;
-        element.map_fd = map.as_raw_fd() as u32;
-        element.key = &raw const key as u64;
-        element.__bindgen_anon_1.value = &raw mut value as u64;
-        bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
-    }
+    unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) }?;
     Ok(value)
 }
 
@@ -92,16 +108,10 @@ pub(crate) fn read_first<const N: usize>(map: &OwnedFd) -> io::Result<[u64; N]> 
 /// The types must be those of the map, or at least as large. Allocates nothing.
 pub(crate) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = mem::MaybeUninit::<V>::zeroed();
-    let mut attr = zeroed();
+    let mut attr = element(map, key, value.as_mut_ptr() as u64);
     // SAFETY: BPF_MAP_LOOKUP_AND_DELETE_ELEM reads this member. Key and value outlive the call, and are as
     // large as the map's.
-    let result = unsafe {
-        let element = &mut attr.__bindgen_anon_2;
-        element.map_fd = map.as_raw_fd() as u32;
-        element.key = ptr::from_ref(key) as u64;
-        element.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
-        bpf(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr)
-    };
+    let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) };
     match result {
         // SAFETY: every bit pattern is a value of a `Pod`.
         Ok(_) => Ok(Some(unsafe { value.assume_init() })),

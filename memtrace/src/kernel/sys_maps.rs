@@ -8,7 +8,7 @@ use std::{
 
 use aya_obj::generated::{bpf_cmd, bpf_map_type};
 
-use super::sys::{bpf, bpf_fd, zeroed};
+use super::sys::{bpf, create_map_with, element, zeroed};
 
 /// `BPF_F_INNER_MAP` (linux/bpf.h, since 5.10): an array that may take the place of one of another size in an
 /// outer map.
@@ -16,15 +16,8 @@ const INNER_MAP: u32 = 1 << 12;
 
 /// Creates an array that can be an inner map.
 pub(super) fn create_inner_array(value_size: u32, entries: u32) -> io::Result<OwnedFd> {
-    let mut attr = zeroed();
-    // SAFETY: BPF_MAP_CREATE reads this member, which has no pointers.
-    unsafe {
-        let map = &mut attr.__bindgen_anon_1;
-        map.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
-        (map.key_size, map.value_size, map.max_entries) = (size_of::<u32>() as u32, value_size, entries);
-        map.map_flags = INNER_MAP;
-        bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut attr)
-    }
+    let key_size = size_of::<u32>() as u32;
+    create_map_with(INNER_MAP, bpf_map_type::BPF_MAP_TYPE_ARRAY, key_size, value_size, entries)
 }
 
 /// Sets consecutive values of an array map, from `first` on (`BPF_MAP_UPDATE_BATCH`, Linux 5.6). Values of `T`
@@ -62,27 +55,16 @@ where
     K: aya::Pod,
     V: aya::Pod,
 {
-    let mut attr = zeroed();
+    let mut attr = element(map, key, std::ptr::from_ref(value) as u64);
     // SAFETY: BPF_MAP_UPDATE_ELEM reads this member. Key and value outlive the call.
-    unsafe {
-        let element = &mut attr.__bindgen_anon_2;
-        element.map_fd = map.as_raw_fd() as u32;
-        element.key = std::ptr::from_ref(key) as u64;
-        element.__bindgen_anon_1.value = std::ptr::from_ref(value) as u64;
-        bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
-    }
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop) }
 }
 
 /// Deletes a key, which has the size of the map's. It is no error if there is no such key.
 pub(super) fn delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
-    let mut attr = zeroed();
+    let mut attr = element(map, key, 0);
     // SAFETY: BPF_MAP_DELETE_ELEM reads this member. The key outlives the call.
-    let result = unsafe {
-        let element = &mut attr.__bindgen_anon_2;
-        element.map_fd = map.as_raw_fd() as u32;
-        element.key = std::ptr::from_ref(key) as u64;
-        bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr)
-    };
+    let result = unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr) };
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -92,6 +74,7 @@ pub(super) fn delete<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()
 /// Functions for tests: maps as the kernel program has them, and what is in them.
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::sys::bpf_fd;
     use super::*;
 
     /// An outer map for arrays with values of this size.
@@ -114,17 +97,11 @@ pub(super) mod tests {
         K: aya::Pod,
         V: aya::Pod,
     {
-        let mut attr = zeroed();
         // SAFETY: any bytes are a value of a `Pod`.
         let mut value: V = unsafe { std::mem::zeroed() };
+        let mut attr = element(map, key, &raw mut value as u64);
         // SAFETY: BPF_MAP_LOOKUP_ELEM reads this member. Key and value outlive the call.
-        unsafe {
-            let element = &mut attr.__bindgen_anon_2;
-            element.map_fd = map.as_raw_fd() as u32;
-            element.key = std::ptr::from_ref(key) as u64;
-            element.__bindgen_anon_1.value = &raw mut value as u64;
-            bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr).ok().map(|_| value)
-        }
+        unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr).ok().map(|_| value) }
     }
 
     /// The map with an id.

@@ -134,6 +134,28 @@ pub struct Statistic {
     pub value: f64,
 }
 
+impl Statistic {
+    /// How many of something there were.
+    pub(crate) fn count(name: &'static str, value: u64) -> Self {
+        Self { name, unit: "count", value: value as f64 }
+    }
+
+    /// How large something is.
+    pub(crate) fn bytes(name: &'static str, value: u64) -> Self {
+        Self { name, unit: "bytes", value: value as f64 }
+    }
+
+    /// How long something has taken.
+    pub(crate) fn seconds(name: &'static str, value: Duration) -> Self {
+        Self { name, unit: "seconds", value: value.as_secs_f64() }
+    }
+
+    /// How long something takes each time.
+    pub(crate) fn nanoseconds(name: &'static str, value: Duration) -> Self {
+        Self { name, unit: "nanoseconds", value: value.as_nanos() as f64 }
+    }
+}
+
 /// Stacks with values; see the module's front page.
 #[derive(Clone, Debug)]
 pub struct Profile {

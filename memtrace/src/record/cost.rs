@@ -45,10 +45,7 @@ fn own_usage() -> (Duration, u64) {
 /// recorded; `None` where it ended before it could be asked.
 pub(super) fn statistics(counters: &Counters, prices: &Prices, target: Option<Duration>) -> Vec<Statistic> {
     let (own_time, own_resident) = own_usage();
-    let nanoseconds =
-        |name, price: Duration| Statistic { name, unit: "nanoseconds", value: price.as_nanos() as f64 };
-    let count = |name, counter| Statistic { name, unit: "count", value: counters.get(counter) as f64 };
-    let seconds = |name, time: Duration| Statistic { name, unit: "seconds", value: time.as_secs_f64() };
+    let count = |name, counter| Statistic::count(name, counters.get(counter));
     let mut statistics = vec![
         count("allocation_calls", Counter::AllocationHits),
         count("free_calls", Counter::FreeHits),
@@ -59,15 +56,15 @@ pub(super) fn statistics(counters: &Counters, prices: &Prices, target: Option<Du
         count("allocations_failed", Counter::AllocationsFailed),
         count("inner_calls_left_out", Counter::Nested),
         count("children_not_followed", Counter::Children),
-        nanoseconds("price_of_allocation", prices.allocation),
-        nanoseconds("price_of_sample", prices.sampled),
-        nanoseconds("price_of_frame", prices.frame),
-        nanoseconds("price_of_free", prices.free),
-        nanoseconds("price_of_single_step", prices.stepped),
-        seconds("target_time_in_probes", probe_time(counters, prices)),
+        Statistic::nanoseconds("price_of_allocation", prices.allocation),
+        Statistic::nanoseconds("price_of_sample", prices.sampled),
+        Statistic::nanoseconds("price_of_frame", prices.frame),
+        Statistic::nanoseconds("price_of_free", prices.free),
+        Statistic::nanoseconds("price_of_single_step", prices.stepped),
+        Statistic::seconds("target_time_in_probes", probe_time(counters, prices)),
     ];
-    statistics.extend(target.map(|time| seconds("target_cpu_time", time)));
-    statistics.push(seconds("memtrace_cpu_time", own_time));
-    statistics.push(Statistic { name: "memtrace_resident_peak", unit: "bytes", value: own_resident as f64 });
+    statistics.extend(target.map(|time| Statistic::seconds("target_cpu_time", time)));
+    statistics.push(Statistic::seconds("memtrace_cpu_time", own_time));
+    statistics.push(Statistic::bytes("memtrace_resident_peak", own_resident));
     statistics
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use memtrace_common::{Counter, StackTotals, sampling};
+use memtrace_common::{Counter, StackTotals, inherited_stack, sampling};
 
 use super::{
     EventWriter, Recording, cost, live, losses,
@@ -78,7 +78,7 @@ pub async fn profile(recording: &Recording, scope: Scope, interval: u64, names: 
     }
     for process in processes {
         let sums = live::sums(&process.books.live, &process.books.in_flight);
-        for (stack_id, totals) in sampled(&process.books.totals) {
+        for (stack_id, totals) in process.own_totals() {
             let live = sums.get(stack_id).copied().unwrap_or_default();
             let mut labels = process.labels.clone();
             let stack = process.stacks.get(*stack_id);
@@ -88,6 +88,18 @@ pub async fn profile(recording: &Recording, scope: Scope, interval: u64, names: 
             }
             let frames = stack.map_or(&NOT_RECORDED[..], |stack| &stack.frames);
             interner.add(frames, sample(totals, &live, interval, labels));
+        }
+        // In the profile of all processes it is its creator's.
+        if scope != Scope::All
+            && let Some(totals) = process.inherited_totals()
+        {
+            let live = sums.get(&inherited_stack(process.target.pid)).copied().unwrap_or_default();
+            let mut sample = sample(totals, &live, interval, process.labels.clone());
+            // It has not allocated that itself.
+            sample.values[..2].fill(0);
+            sample.standard_errors[..2].fill(Some(0.0));
+            sample.labels.push(("inherited".to_owned(), "fork".to_owned()));
+            interner.add(&INHERITED, sample);
         }
         counts.unbalanced += live::unbalanced(&process.books.totals, &sums);
     }
@@ -117,6 +129,9 @@ pub async fn profile(recording: &Recording, scope: Scope, interval: u64, names: 
 
 /// The stack of what has none.
 const NOT_RECORDED: [Frame; 1] = [Frame::Pseudo("[stack not recorded]")];
+
+/// The stack of what was there before a process was created.
+const INHERITED: [Frame; 1] = [Frame::Pseudo("[inherited at fork]")];
 
 fn sample(
     totals: &StackTotals,
@@ -216,6 +231,11 @@ fn add_losses(profile: &mut Profile, recording: &Recording, processes: &[Process
         "probes_failed",
         sum(|process| process.counts.late_errors),
         "times no probe could be set on code that the process had loaded: its allocations there are missing",
+    );
+    profile.losses.add(
+        "functions_left_out",
+        sum(|process| process.counts.functions_left_out),
+        "allocator functions did not fit into the kernel program's lists: an allocation of which one calls another may count twice, or the frame of an operator new be shown",
     );
     let in_flight = || processes.iter().flat_map(|process| &process.books.in_flight);
     let never_returned = in_flight().filter(|call| call.threshold != 0).count() as u64;

@@ -65,14 +65,17 @@ pub(super) struct Counts {
     pub(super) late_errors: u64,
     /// Times at which its mappings could not be given to the kernel program.
     pub(super) unwind_errors: u64,
+    /// Functions of which the kernel program could not be told where they stand, at the worst time.
+    pub(super) functions_left_out: u64,
     /// Whether the thread that probes were set by has ended, and they with it.
     pub(super) main_thread_ended: bool,
 }
 
 impl Counts {
     fn is_any(&self) -> bool {
-        let Self { unresolved_changes, late_errors, unwind_errors, main_thread_ended } = *self;
-        unresolved_changes + late_errors + unwind_errors > 0 || main_thread_ended
+        let Self { unresolved_changes, late_errors, unwind_errors, functions_left_out, main_thread_ended } =
+            *self;
+        unresolved_changes + late_errors + unwind_errors + functions_left_out > 0 || main_thread_ended
     }
 }
 
@@ -136,10 +139,12 @@ impl Observed {
     pub(super) fn probe_new_code(&mut self, engine: &mut Engine) -> Result<(), SessionError> {
         self.discovery.update(&self.space);
         let pid = self.target.pid;
-        let (callers, _) = Plan::internal_callers(&self.discovery.functions);
+        let (callers, callers_left_out) = Plan::internal_callers(&self.discovery.functions);
         engine.kernel.set_internal_callers(pid, callers)?;
-        let (wrappers, _) = self.discovery.wrappers();
+        let (wrappers, wrappers_left_out) = self.discovery.wrappers();
         engine.kernel.set_wrappers(pid, wrappers)?;
+        let left_out = (callers_left_out + wrappers_left_out) as u64;
+        self.counts.functions_left_out = self.counts.functions_left_out.max(left_out);
         self.load_unwind_tables(engine);
         self.python.look(&mut engine.kernel, &self.space)?;
         let thread = self.target.thread;

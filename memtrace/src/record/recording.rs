@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use memtrace_common::StackTotals;
+use memtrace_common::{StackTotals, inherited_stack};
 
 use super::{
     EventWriter,
@@ -85,17 +85,30 @@ impl Process {
         }
     }
 
-    /// Whether anything was recorded of it.
+    /// Whether anything was recorded of it, or of what it has inherited.
     pub fn has_samples(&self) -> bool {
         sampled(&self.books.totals).next().is_some()
+    }
+
+    /// The totals of those stacks by which it has allocated itself.
+    pub(super) fn own_totals(&self) -> impl Iterator<Item = &(u64, StackTotals)> {
+        let inherited = inherited_stack(self.target.pid);
+        sampled(&self.books.totals).filter(move |(stack_id, _)| *stack_id != inherited)
+    }
+
+    /// The totals of what it has inherited from its creator, if any of that is left.
+    pub(super) fn inherited_totals(&self) -> Option<&StackTotals> {
+        let inherited = inherited_stack(self.target.pid);
+        let (_, totals) = self.books.totals.iter().find(|(stack_id, _)| *stack_id == inherited)?;
+        (totals.allocated_objects > totals.freed_objects).then_some(totals)
     }
 }
 
 impl Recording {
     /// The stacks that were sampled, in the order of the samples of the profile of all processes.
     pub fn sampled_stacks(&self) -> Vec<u64> {
-        let of_processes = self.processes.iter().flat_map(|process| &process.books.totals);
-        sampled(of_processes.chain(&self.without_stack)).map(|(stack_id, _)| *stack_id).collect()
+        let of_processes = self.processes.iter().flat_map(Process::own_totals);
+        of_processes.chain(sampled(&self.without_stack)).map(|(stack_id, _)| *stack_id).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A recording while it runs.
 
 use std::{
+    collections::BTreeSet,
     sync::mpsc,
     time::{Duration, Instant, SystemTime},
 };
@@ -369,6 +370,7 @@ impl Session {
             if parent.is_some() {
                 self.newcomers.unwanted += u64::from(!has_ended);
                 self.engine.kernel.unwatch(pid)?;
+                self.engine.kernel.take_books(&BTreeSet::from([pid]))?;
             }
             return Ok(());
         };
@@ -385,6 +387,7 @@ impl Session {
                 tracing::info!(pid, "a new process cannot be followed: {:#}", anyhow::Error::from(error));
                 self.newcomers.missed += 1;
                 self.engine.kernel.unwatch(pid)?;
+                self.engine.kernel.take_books(&BTreeSet::from([pid]))?;
                 if stops {
                     let_go(pid);
                 }

@@ -6,8 +6,7 @@ use crate::{kernel::Counters, profile::Statistic, unwind};
 
 /// How many walks ended in which way, and how large the unwind tables are.
 pub(super) fn statistics(counters: &Counters, tables: &unwind::Stats) -> Vec<Statistic> {
-    let count = |name, value: u64| Statistic { name, unit: "count", value: value as f64 };
-    let walks = |name, counter| count(name, counters.get(counter));
+    let walks = |name, counter| Statistic::count(name, counters.get(counter));
     vec![
         walks("walks_complete", Counter::WalksComplete),
         walks("walks_truncated", Counter::WalksTruncated),
@@ -17,11 +16,11 @@ pub(super) fn statistics(counters: &Counters, tables: &unwind::Stats) -> Vec<Sta
         walks("walks_unsupported_rule", Counter::WalksUnsupportedRule),
         walks("walks_too_deep", Counter::WalksTooDeep),
         walks("frames_walked", Counter::FramesWalked),
-        count("unwind_tables", tables.tables),
-        count("unwind_rows", tables.rows),
-        count("unwind_tables_compiled", tables.compiled),
-        count("unwind_tables_from_cache", tables.cache_hits),
-        Statistic { name: "unwind_tables_size", unit: "bytes", value: tables.bytes as f64 },
-        Statistic { name: "unwind_tables_time", unit: "seconds", value: tables.time.as_secs_f64() },
+        Statistic::count("unwind_tables", tables.tables),
+        Statistic::count("unwind_rows", tables.rows),
+        Statistic::count("unwind_tables_compiled", tables.compiled),
+        Statistic::count("unwind_tables_from_cache", tables.cache_hits),
+        Statistic::bytes("unwind_tables_size", tables.bytes),
+        Statistic::seconds("unwind_tables_time", tables.time),
     ]
 }

@@ -4,6 +4,7 @@
 //! made printable first (see [`printable`](crate::profile::printable)).
 
 pub(crate) mod stack_line;
+mod processes;
 mod summary;
 mod top;
 pub mod units;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::stack_line::{self, LEAST_ROOM, length, stack_line};
-use super::units;
+use super::{processes, units};
 use crate::profile::{Frame, Profile, Sample, ValueType, printable};
 
 /// What [`summary()`] and the other reports show, and how.
@@ -57,6 +57,7 @@ pub fn summary(profile: &Profile, options: &SummaryOptions) -> String {
     // Writing to a String cannot fail.
     let _ = write_totals(&mut out, profile);
     let _ = write_top(&mut out, profile, options);
+    let _ = processes::write(&mut out, profile, options);
     let _ = write_children(&mut out, profile);
     let _ = write_walks(&mut out, profile);
     let _ = write_cost(&mut out, profile);
@@ -130,7 +131,7 @@ fn write_top(out: &mut String, profile: &Profile, options: &SummaryOptions) -> s
     Ok(())
 }
 
-fn statistic(profile: &Profile, name: &str) -> Option<f64> {
+pub(super) fn statistic(profile: &Profile, name: &str) -> Option<f64> {
     profile.statistics.iter().find(|it| it.name == name).map(|it| it.value)
 }
 
@@ -244,7 +245,7 @@ fn frame_text(frame: &Frame<'_>) -> String {
 }
 
 /// `inuse` and `alloc` of Go's value types in words.
-fn state(value_type: &ValueType) -> String {
+pub(super) fn state(value_type: &ValueType) -> String {
     match prefix(value_type) {
         "inuse" => "in use".to_owned(),
         "alloc" => "allocated".to_owned(),

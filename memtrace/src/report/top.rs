@@ -73,9 +73,14 @@ fn loss(comment: &str) -> Option<Loss> {
     Some(Loss { name: name.to_owned(), count: count.parse().ok()?, meaning: meaning.to_owned() })
 }
 
-/// `statistic: NAME VALUE UNIT`.
-fn statistic(comment: &str) -> Option<Statistic> {
-    let mut words = comment.strip_prefix("statistic: ")?.split(' ');
+/// `statistics: NAME VALUE UNIT, ...`, as memtrace writes them into a comment.
+fn statistics(comment: &str) -> Option<Vec<Statistic>> {
+    comment.strip_prefix("statistics: ")?.split(", ").map(statistic).collect()
+}
+
+/// `NAME VALUE UNIT`.
+fn statistic(text: &str) -> Option<Statistic> {
+    let mut words = text.split(' ');
     let (name, value, unit) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
     words.next().is_none().then(|| Statistic { name: name.to_owned(), value, unit: unit.to_owned() })
 }
@@ -112,9 +117,9 @@ impl Top {
             comments: Vec::new(),
         };
         for comment in profile.comments() {
-            match (loss(comment), statistic(comment)) {
+            match (loss(comment), statistics(comment)) {
                 (Some(loss), _) => top.losses.push(loss),
-                (_, Some(statistic)) => top.statistics.push(statistic),
+                (_, Some(statistics)) => top.statistics.extend(statistics),
                 _ => top.comments.push(comment.to_owned()),
             }
         }

@@ -257,7 +257,7 @@ impl AddressSpace {
             && let Ok(living) = self.living()
             && let Ok(image) = vdso::copy(living, line)
         {
-            self.modules.file(vdso::NAME.as_ref(), Ok(image), None)
+            self.modules.image(vdso::NAME.as_ref(), image)
         } else {
             self.modules.named(&line.path)
         };

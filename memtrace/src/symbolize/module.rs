@@ -23,6 +23,7 @@ pub struct ModuleId(u32);
 #[derive(Debug)]
 pub struct Module {
     id: ModuleId,
+    content: ModuleId,
     /// As the process that first mapped it sees it.
     path: PathBuf,
     file: Result<OpenFile, Failure>,
@@ -76,15 +77,31 @@ impl Module {
         elf: Elf,
         root: Option<Arc<Root>>,
     ) -> Arc<Self> {
+        Self::with_content(path, file, elf, root, None)
+    }
+
+    /// A module whose content is that of another one.
+    pub(super) fn with_content(
+        path: &Path,
+        file: Result<OpenFile, Failure>,
+        elf: Elf,
+        root: Option<Arc<Root>>,
+        content: Option<ModuleId>,
+    ) -> Arc<Self> {
         // One counter for all tables: what is cached under an id must not depend on the table.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = ModuleId(NEXT.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Self { id, path: path.to_owned(), file, elf, root })
+        Arc::new(Self { id, content: content.unwrap_or(id), path: path.to_owned(), file, elf, root })
     }
 
     /// The module's id.
     pub fn id(&self) -> ModuleId {
         self.id
+    }
+
+    /// The same for all modules that are copies of one file: the id of the first of them.
+    pub fn content(&self) -> ModuleId {
+        self.content
     }
 
     /// The path as the process that first mapped the module sees it, or a name in brackets.

@@ -17,9 +17,9 @@ use super::root::{Root, Roots};
 
 /// All modules that are in use, each file once.
 ///
-/// A file is known by device, inode, size and time of modification, and failing that by build-id and
-/// size, so that a library in a hundred containers is one module. Modules live as long as a region or
-/// a frame refers to them. **Descriptors are bounded**: a file that would exceed the budget is not
+/// A file is known by device, inode, size and time of modification. A copy, such as a library that a container
+/// has of its own, is another module, because probes are set on an inode; but by build-id and size it is known
+/// that its [content](Module::content) is the same. Modules live as long as a region or a frame refers to them. **Descriptors are bounded**: a file that would exceed the budget is not
 /// opened, its module has no symbols, and the profile says so.
 #[derive(Debug)]
 pub struct Modules {
@@ -76,6 +76,22 @@ impl Modules {
 
     /// The module of a file that was opened, or could not be.
     pub(super) fn file(&self, path: &Path, file: io::Result<File>, root: Option<&Arc<Root>>) -> Arc<Module> {
+        self.module(path, file, root, |_| None)
+    }
+
+    /// The module of what was copied from a process's memory: one for all copies, since no probe is set there.
+    pub(super) fn image(&self, path: &Path, image: File) -> Arc<Module> {
+        self.module(path, Ok(image), None, |original| original)
+    }
+
+    /// `instead` may choose the module of which a file is a copy.
+    fn module(
+        &self,
+        path: &Path,
+        file: io::Result<File>,
+        root: Option<&Arc<Root>>,
+        instead: impl FnOnce(Option<Arc<Module>>) -> Option<Arc<Module>>,
+    ) -> Arc<Module> {
         let opened = file.and_then(|file| Ok((Identity::from(&file.metadata()?), file)));
         let mut table = self.lock();
         let (identity, file) = match opened {
@@ -89,20 +105,14 @@ impl Modules {
             Ok(elf) => elf,
             Err(_) => return table.keep(identity, path, Err(Failure::Malformed), Elf::default(), None),
         };
-        let key = (elf.build_id.clone(), identity.size());
-        if let Some(module) = table.by_build_id.get(&key).and_then(Weak::upgrade) {
-            table.by_file.insert(identity, Arc::downgrade(&module));
-            return module;
+        if let Some(original) = instead(table.original(&elf, identity.size())) {
+            return original;
         }
         let Some(slot) = Slot::take(&self.open, self.max_open) else {
             return Module::new(path, Err(Failure::TooManyFiles), elf, None);
         };
         let file = OpenFile::new(file, identity, slot);
-        let module = table.keep(identity, path, Ok(file), elf, root.cloned());
-        if !key.0.is_empty() {
-            table.by_build_id.insert(key, Arc::downgrade(&module));
-        }
-        module
+        table.keep(identity, path, Ok(file), elf, root.cloned())
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -120,10 +130,24 @@ impl Table {
         elf: Elf,
         root: Option<Arc<Root>>,
     ) -> Arc<Module> {
-        let module = Module::new(path, file, elf, root);
+        let original = self.original(&elf, identity.size());
+        let key = (elf.build_id.clone(), identity.size());
+        let content = original.as_ref().map(|original| original.content());
+        let module = Module::with_content(path, file, elf, root, content);
         self.prune();
         self.by_file.insert(identity, Arc::downgrade(&module));
+        if original.is_none() && !key.0.is_empty() {
+            self.by_build_id.insert(key, Arc::downgrade(&module));
+        }
         module
+    }
+
+    /// The module of which a file is a copy.
+    fn original(&self, elf: &Elf, size: u64) -> Option<Arc<Module>> {
+        if elf.build_id.is_empty() {
+            return None;
+        }
+        self.by_build_id.get(&(elf.build_id.clone(), size)).and_then(Weak::upgrade)
     }
 
     /// Drops what nobody refers to any more, once per doubling of the table.
@@ -162,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_with_the_same_build_id_is_the_same_module() {
+    fn a_copy_with_the_same_build_id_is_a_module_of_the_same_content() {
         // The test binary may be linked without a build-id; libc is not.
         let libc = std::fs::read_to_string("/proc/self/maps").unwrap();
         let libc = libc.lines().find(|line| line.contains("/libc.so")).unwrap();
@@ -172,7 +196,12 @@ mod tests {
         let modules = Modules::with_max_open(8);
         let first = modules.file(Path::new(libc), File::open(libc), None);
         let second = modules.file(copy.path(), File::open(copy.path()), None);
-        assert_eq!(first.id(), second.id());
+        assert_ne!(first.id(), second.id());
+        assert_eq!(first.content(), second.content());
+        let inodes = [&first, &second].map(|module| module.file().unwrap().identity());
+        assert!(!inodes[0].same_inode(&inodes[1]));
+        let other = modules.file(Path::new("/bin/sh"), File::open("/bin/sh"), None);
+        assert_ne!(other.content(), first.content());
         assert_eq!(first.build_id().len(), 40);
     }
 

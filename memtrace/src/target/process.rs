@@ -6,6 +6,7 @@ use procfs::{ProcError, process::Process};
 use thiserror::Error;
 
 use super::{elf_class, thread};
+use crate::kernel::namespace;
 
 /// A process could not be looked at.
 #[derive(Debug, Error)]
@@ -38,6 +39,13 @@ pub enum TargetError {
          namespace that /proc belongs to"
     )]
     ForeignProc,
+    /// It is in a PID namespace below memtrace's own, which is not the machine's.
+    #[error(
+        "process {0} is in a PID namespace of its own below that of memtrace, and the kernel tells memtrace nothing of \
+         such processes unless it runs in the machine's own PID namespace: run memtrace on the host, in a container \
+         with --pid=host, or in the namespace of the process (`nsenter --target {0} --pid --mount`)"
+    )]
+    InnerNamespace(u32),
     /// It has no user memory.
     #[error("process {0} is a kernel thread: it has no heap that memtrace could trace")]
     KernelThread(u32),
@@ -109,7 +117,10 @@ impl Target {
             let living = thread::living(&process).ok_or(TargetError::Zombie(pid))?;
             thread = living.pid().unsigned_abs();
         }
-        // Where it cannot be read, attaching will say why.
+        // Where something cannot be read, attaching will say why.
+        if namespace::hides(thread).unwrap_or(false) {
+            return Err(TargetError::InnerNamespace(pid));
+        }
         let program = Path::new("/proc").join(thread.to_string()).join("exe");
         if elf_class::file_is_32_bit(&program).unwrap_or(false) {
             return Err(TargetError::ThirtyTwoBit(pid));

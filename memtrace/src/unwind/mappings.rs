@@ -14,7 +14,7 @@ pub(super) fn mappings(space: &AddressSpace, tables: &Tables) -> (Vec<Mapping>, 
     // The kernel program compares addresses as signed numbers. What is in their upper half, the vsyscall page of
     // x86_64 alone, is no function's caller.
     for region in space.regions().filter(|region| region.end() < 1 << 63) {
-        let table = tables.get(region.module().id());
+        let table = tables.get(region.module().content());
         let address = table.and_then(|table| Some((table, address(region)?)));
         for mapping in split(region.start(), region.end(), address) {
             push(&mut mappings, mapping);

@@ -26,11 +26,11 @@ pub(super) struct Table {
     rows: u64,
     /// How many processes map the file.
     users: u32,
-    /// As long as it is held, no other file gets its id.
+    /// As long as it is held, the file and copies of it are known by the same id.
     _module: Arc<Module>,
 }
 
-/// All tables, and the modules that have none.
+/// All tables, and the modules that have none: by the id of their content, which copies of a file share.
 #[derive(Debug)]
 pub(super) struct Tables {
     tables: HashMap<ModuleId, Table>,
@@ -91,7 +91,7 @@ impl Tables {
         if let Err(reason) = loaded.image.and_then(|image| self.put(module, &image, maps)) {
             tracing::debug!("no unwind table for {}: {reason}", module.path().display());
             self.stats.left_out.add(&reason);
-            self.left_out.insert(module.id(), (Arc::clone(module), reason));
+            self.left_out.insert(module.content(), (Arc::clone(module), reason));
         }
     }
 
@@ -124,7 +124,7 @@ impl Tables {
             users: 0,
             _module: Arc::clone(module),
         };
-        self.tables.insert(module.id(), table);
+        self.tables.insert(module.content(), table);
         Ok(())
     }
 

@@ -37,7 +37,7 @@ pub struct Unwinder {
 struct Process {
     /// Its mappings' first place, if it has any mappings.
     first: Option<u32>,
-    /// The modules whose tables it uses, each once.
+    /// The contents of modules whose tables it uses, each once.
     modules: Vec<ModuleId>,
     mappings_left_out: u64,
 }
@@ -71,7 +71,7 @@ impl Unwinder {
         let mut seen = HashSet::new();
         let mut wanted = Vec::new();
         for region in space.regions() {
-            let module = region.module().id();
+            let module = region.module().content();
             if seen.insert(module) && !self.tables.knows(module) {
                 wanted.push(Wanted(Arc::clone(region.module())));
             }

@@ -105,8 +105,8 @@ impl Stripped {
         Settings {
             urls: urls.iter().map(|url| (*url).to_owned()).collect(),
             cache: self.cache.path().join("not/there/yet"),
-            timeout: Duration::from_secs(30),
-            max_time: Duration::from_secs(60),
+            timeout: Duration::from_secs(300),
+            max_time: Duration::from_secs(600),
             max_bytes: 1 << 30,
         }
     }
@@ -255,7 +255,7 @@ fn a_server_that_goes_silent_is_not_waited_for() {
     stripped.assert_refused(settings);
     let settings = Settings { max_time: Duration::from_millis(300), ..stripped.settings(&[&server.url]) };
     stripped.assert_refused(settings);
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(150), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -275,9 +275,8 @@ fn large_files_are_refused() {
 #[test]
 fn nobody_there() {
     let stripped = Stripped::start();
-    // A port that was free a moment ago.
-    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-    stripped.assert_refused(stripped.settings(&[&format!("http://127.0.0.1:{port}")]));
+    // A port that nobody is given by chance, such as the server of another test.
+    stripped.assert_refused(stripped.settings(&["http://127.0.0.1:1"]));
     // What a user has interrupted is not asked for at all.
     let server = Server::start(Reply::Send(200, stripped.debug.clone()));
     let servers = Arc::new(Debuginfod::new(stripped.settings(&[&server.url])));

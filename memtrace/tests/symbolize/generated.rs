@@ -2,11 +2,14 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use memtrace::profile::Profile;
 use memtrace::symbolize::{AddressSpace, Frame, Modules, Names, Options, Symbolizer};
 use object::{Object, ObjectSymbol};
+
+use crate::fixture::Program;
 
 /// First and last address of this process's vDSO.
 fn vdso() -> std::ops::Range<u64> {
@@ -68,16 +71,13 @@ fn functions_of_the_vdso_have_names() {
 fn the_vdso_is_one_module_for_all_processes() {
     let modules = Modules::new();
     let own = AddressSpace::open(std::process::id(), &modules).unwrap();
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(100));
-    let other = AddressSpace::open(child.id(), &modules).unwrap();
+    let child = Program::start(Command::new("sh").args(["-c", "echo ready; read line"]));
+    let other = AddressSpace::open(child.pid(), &modules).unwrap();
     let id = |space: &AddressSpace| {
         let mut regions = space.regions();
         regions.find(|region| region.to_mapping().path == "[vdso]").unwrap().module().id()
     };
     assert_eq!(id(&own), id(&other));
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 /// A page of anonymous executable memory: its first address.

@@ -165,11 +165,13 @@ fn samples<'a>(profile: &'a Profile, strings: &mut Strings<'a>) -> Vec<proto::Sa
 }
 
 /// The profile's comments, its statistics and its losses, one line each whatever the target's names hold: no name
-/// may forge a loss.
+/// may forge a loss. pprof puts all comments above its reports, so statistics share one, without those that are 0.
 fn comments(profile: &Profile) -> impl Iterator<Item = String> {
     let losses = profile.losses.iter().map(loss_comment);
-    let statistics =
-        profile.statistics.iter().map(|it| format!("statistic: {} {} {}", it.name, it.value, it.unit));
+    let statistics = profile.statistics.iter().filter(|it| it.value != 0.0);
+    let statistics: Vec<String> =
+        statistics.map(|it| format!("{} {} {}", it.name, it.value, it.unit)).collect();
+    let statistics = (!statistics.is_empty()).then(|| format!("statistics: {}", statistics.join(", ")));
     let comments = profile.comments.iter().map(|comment| printable(comment).into_owned());
     comments.chain(statistics).chain(losses)
 }

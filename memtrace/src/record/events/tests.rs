@@ -82,7 +82,7 @@ fn whoever_reports_events_never_waits_for_the_disk() {
     for address in 0..1000 {
         events.write(&change(address, false));
     }
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(60));
     // It hangs in the first line, so all but what the queue holds is dropped.
     assert_eq!(events.dropped(), 990);
     drop(go);

@@ -15,25 +15,12 @@ fn failures() -> Vec<Failure> {
     use Failure::{
         Absent, Changed, Malformed, NoFile, NoSymbols, Panicked, Stopped, TooManyFiles, Unmapped, Unreadable,
     };
-    let all = [
-        Unmapped,
-        NoFile,
-        Absent,
-        NoSymbols,
-        Unreadable,
-        Malformed,
-        Changed,
-        TooManyFiles,
-        Panicked,
-        Stopped,
-    ];
-    for failure in all {
-        match failure {
-            Unmapped | NoFile | Absent | NoSymbols | Unreadable | Malformed | Changed | TooManyFiles
-            | Panicked | Stopped => {}
-        }
-    }
-    all.to_vec()
+    let all = Failure::OF_FILES.into_iter().chain([Unmapped, NoFile]);
+    all.inspect(|failure| match failure {
+        Absent | NoSymbols | Unreadable | Malformed | Changed | TooManyFiles | Panicked | Stopped => {}
+        Unmapped | NoFile => {}
+    })
+    .collect()
 }
 
 /// The names that are added to losses in this source: the first argument of every `losses.add(`. A call

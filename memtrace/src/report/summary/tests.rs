@@ -142,3 +142,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn several_processes_are_told_apart() {
+    let mut profile = sample::profile();
+    for (index, sample) in profile.samples.iter_mut().enumerate() {
+        let (pid, comm) = [("7", "sh"), ("42", "c\nprog")][index % 2];
+        sample.labels.push(("pid".to_owned(), pid.to_owned()));
+        sample.labels.push(("comm".to_owned(), comm.to_owned()));
+    }
+    profile.statistics.push(crate::profile::Statistic { name: "processes", unit: "count", value: 5.0 });
+    let text = summary(&profile, &SummaryOptions::default());
+    let table: Vec<_> = text.lines().skip_while(|line| !line.starts_with("Processes")).take(4).collect();
+    insta::assert_snapshot!(table.join("\n"), @r"
+    Processes by bytes in use:
+        9.5 MiB  89.7%   7 sh
+        1.1 MiB  10.3%  42 c\nprog
+      and 3 without a sample
+    ");
+}

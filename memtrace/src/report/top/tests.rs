@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use super::*;
 use crate::output::pprof::{encode, proto};
 use crate::output::sample;
+use crate::profile;
 use crate::report::SummaryOptions;
 
 fn top() -> Top {
@@ -81,11 +84,32 @@ fn comments_are_told_apart() {
         Some(Loss { name: "ring_full".to_owned(), count: 12, meaning: "gone: all of it".to_owned() })
     );
     assert_eq!(loss("loss: it is said"), None);
+    let statistic =
+        |name: &str, value, unit: &str| Statistic { name: name.to_owned(), value, unit: unit.to_owned() };
     assert_eq!(
-        statistic("statistic: target_time 0.5 seconds"),
-        Some(Statistic { name: "target_time".to_owned(), value: 0.5, unit: "seconds".to_owned() })
+        statistics("statistics: target_time 0.5 seconds, samples 7 count"),
+        Some(vec![statistic("target_time", 0.5, "seconds"), statistic("samples", 7.0, "count")])
     );
-    assert_eq!(statistic("statistic: target_time 0.5 seconds more"), None);
+    assert_eq!(statistics("statistics: target_time 0.5 seconds more"), None);
+    assert_eq!(statistics("statistics: are dull"), None);
+}
+
+#[test]
+fn statistics_take_one_comment_and_are_found_in_it() {
+    let mut profile = sample::profile();
+    profile.statistics = vec![
+        profile::Statistic::count("samples", 7),
+        profile::Statistic::count("walks_too_deep", 0),
+        profile::Statistic::seconds("target_cpu_time", Duration::from_millis(500)),
+    ];
+    let message = encode(&profile).unwrap();
+    let written = "statistics: samples 7 count, target_cpu_time 0.5 seconds";
+    assert_eq!(
+        message.comments().filter(|text| text.starts_with("statistic")).collect::<Vec<_>>(),
+        [written]
+    );
+    let text = Top::of(&message).text("x", &SummaryOptions::default());
+    assert!(text.contains("  samples 7 count\n  target_cpu_time 0.5 seconds\n"), "{text}");
 }
 
 #[test]

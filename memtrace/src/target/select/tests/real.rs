@@ -70,12 +70,14 @@ fn a_child_that_was_given_a_listener() {
 #[test]
 fn a_process_of_another_name_than_its_file() {
     let dir = tempfile::tempdir().unwrap();
-    let program = dir.path().join("memtrace-renamed-program");
+    // Another run of the tests may have one, too.
+    let end = format!("renamed-{}", std::process::id());
+    let program = dir.path().join(format!("memtrace-{end}"));
     std::os::unix::fs::symlink("/bin/cat", &program).unwrap();
     let sleeper = Sleeper::start(&mut Command::new(&program));
     let pid = sleeper.0.id();
     // The name in the kernel is cut; the first argument is not.
-    let name = Some(Regex::new("renamed-program$").unwrap());
+    let name = Some(Regex::new(&format!("{end}$")).unwrap());
     let criteria = Criteria { name, ..Criteria::default() };
     assert_eq!(pids(criteria.clone()), [pid]);
     let selection = Selection::new(criteria);
