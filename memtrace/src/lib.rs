@@ -15,6 +15,7 @@ extern crate self as memtrace;
 pub mod allocator;
 pub mod attach;
 pub mod collect;
+pub mod descriptors;
 pub mod doctor;
 pub mod kernel;
 pub mod lifetimes;

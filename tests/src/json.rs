@@ -183,6 +183,17 @@ impl Profile {
         sums
     }
 
+    /// The stacks with the label `key`, by its values.
+    pub fn stacks_by(&self, key: &str) -> BTreeMap<String, Stacks> {
+        let mut by = BTreeMap::<_, Stacks>::new();
+        for (raw, stack) in self.stacks.iter().zip(self.stacks().0) {
+            if let Some(label) = raw.labels.iter().find(|label| label.key == key) {
+                by.entry(label.value.clone()).or_insert_with(|| Stacks(Vec::new())).0.push(stack);
+            }
+        }
+        by
+    }
+
     /// Its stacks.
     pub fn stacks(&self) -> Stacks {
         let frame = |raw: &RawFrame| Frame {

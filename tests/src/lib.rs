@@ -15,9 +15,11 @@
 //! | [`process`] | a child process that is watched, timed out, and killed when dropped |
 //! | [`container`] | containers, run by runc |
 //! | [`debuginfod`] | a server of debug files |
+//! | [`family`] | processes that create others, of which each knows its truth |
 //! | [`target`] | processes to trace: fixtures that serve, redis, python3 |
 //! | [`python`] | Python interpreters, and the script that they run |
 //! | [`record`] | `memtrace record`: started, tracing, stopped, and what it left |
+//! | [`servers`] | PostgreSQL and nginx |
 //! | [`stacks`] | stacks with values, from whichever format they were read |
 //! | [`pprof`], [`json`] | readers of those two formats |
 //! | [`gopprof`] | `go tool pprof` as the judge |
@@ -25,6 +27,7 @@
 
 pub mod container;
 pub mod debuginfod;
+pub mod family;
 pub mod fixture;
 pub mod gopprof;
 pub mod json;
@@ -33,6 +36,7 @@ pub mod process;
 pub mod python;
 pub mod record;
 pub mod residue;
+pub mod servers;
 pub mod stacks;
 pub mod target;
 pub mod tools;

@@ -1,5 +1,6 @@
 //! `memtrace record`: started, tracing, stopped, and what it left.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -107,12 +108,18 @@ impl Recorder {
         recording
     }
 
-    /// Attaches to the process that `options` select; returns once it is traced, with its id.
+    /// Attaches to the processes that `options` select; returns once they are traced, with the first one's id.
     pub fn select(self, options: &[&str]) -> (Recording, u32) {
         let mut recording = Recording::of(Process::spawn(&mut self.command(options)), self);
-        let line = recording.process.stderr_line(|line| line.contains("tracing pid"));
-        let pid = line.split_whitespace().find_map(|word| word.parse().ok());
+        let line = recording.process.stderr_line(|line| line.starts_with("memtrace: tracing "));
+        let mut words = line.split_whitespace().skip_while(|word| *word != "pid").skip(1);
+        let pid = words.next().and_then(|word| word.parse().ok());
         (recording, pid.expect("it says which process it traces"))
+    }
+
+    /// It says when it has set probes on a process.
+    pub fn verbose(self) -> Self {
+        self.option("-v")
     }
 }
 
@@ -128,6 +135,20 @@ impl Recording {
     /// The recording that `process` makes for `recorder`.
     pub fn of(process: Process, recorder: Recorder) -> Self {
         Self { process, recorder }
+    }
+
+    /// Waits until new processes have their probes. To be called at most once for each process of a
+    /// [verbose](Recorder::verbose) recording.
+    pub fn wait_for_probes(&mut self, pids: &[u32]) {
+        let mut missing: BTreeSet<_> = pids.iter().copied().collect();
+        while !missing.is_empty() {
+            println!("waiting for probes in {missing:?}");
+            // When a program is executed, its libraries are not there yet.
+            let are_set = |line: &str| line.contains("probes set") && !line.contains(" probes=0");
+            let line = self.process.stderr_line(are_set);
+            let pid = line.split_whitespace().find_map(|word| word.strip_prefix("pid="));
+            missing.remove(&pid.and_then(|pid| pid.parse().ok()).expect("it says in which process"));
+        }
     }
 
     /// Sends `signal` to it, and waits until it has ended.
@@ -193,9 +214,46 @@ impl Recorded {
         json::Profile::read(&self.output())
     }
 
+    /// The directory with a profile of each process.
+    pub fn directory_of_each(&self) -> PathBuf {
+        let output = self.output();
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let stem = ["pb.gz", "json"].iter().find_map(|ending| name.strip_suffix(&format!(".{ending}")));
+        output.with_file_name(format!("{}.processes", stem.expect("the format is known")))
+    }
+
+    /// The profiles of the single processes, by the names of their files: `COMM.PID`, with the endings of JSON.
+    pub fn each(&self) -> BTreeMap<OfProcess, json::Profile> {
+        let directory = self.directory_of_each();
+        let entries = std::fs::read_dir(&directory);
+        let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let profile = |entry: std::fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let of = OfProcess::of_file(&name).unwrap_or_else(|| panic!("{name} is not COMM.PID.json"));
+            (of, json::Profile::read(&entry.path()))
+        };
+        entries.map(|entry| profile(entry.expect("the directory is readable"))).collect()
+    }
+
     /// The stacks of the profile, read as pprof.
     pub fn stacks(&self) -> Stacks {
         self.pprof().stacks()
+    }
+}
+
+/// Whose profile one of several is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OfProcess {
+    /// The process's id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+impl OfProcess {
+    fn of_file(name: &str) -> Option<Self> {
+        let (comm, pid) = name.strip_suffix(".json")?.rsplit_once('.')?;
+        Some(Self { pid: pid.parse().ok()?, comm: comm.to_owned() })
     }
 }
 

@@ -181,3 +181,12 @@ pub fn truth(line: &str) -> Books {
     serde_json::from_str(line)
         .unwrap_or_else(|error| panic!("the fixture's truth is no JSON ({error}): {line}"))
 }
+
+/// The truths in the lines `PID {...}` of `text`, in which the processes of a fixture each tell their own.
+pub fn truths(text: &str) -> BTreeMap<u32, Books> {
+    let line = |line: &str| {
+        let (pid, books) = line.split_once(' ')?;
+        Some((pid.parse().ok()?, truth(books)))
+    };
+    text.lines().filter_map(line).collect()
+}

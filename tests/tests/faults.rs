@@ -34,13 +34,13 @@ fn ten_thousand_short_lived_threads() {
     }
 }
 
-/// The children are not in the parent's books, whatever they do with the objects that they inherit. That there were
-/// some is said.
+/// Where children are not followed, they are not in the parent's books, whatever they do with the objects that they
+/// inherit. That there were some is said.
 #[test]
 fn a_fork_storm() {
     for mode in attach_modes() {
-        let recorded =
-            exact_json().attach_mode(mode).launch(&STORM.path(), &["forks", "500"]).expect_success();
+        let recorder = alone(exact_json().attach_mode(mode));
+        let recorded = recorder.launch(&STORM.path(), &["forks", "500"]).expect_success();
         assert_own_books(&recorded, 500);
     }
 }
@@ -49,10 +49,29 @@ fn a_fork_storm() {
 #[test]
 fn a_vfork_storm() {
     for mode in attach_modes() {
-        let recorded =
-            exact_json().attach_mode(mode).launch(&STORM.path(), &["vforks", "100"]).expect_success();
+        let recorder = alone(exact_json().attach_mode(mode));
+        let recorded = recorder.launch(&STORM.path(), &["vforks", "100"]).expect_success();
         assert_own_books(&recorded, 200);
     }
+}
+
+/// Also where children are followed: they become processes of their own when they execute a program.
+#[test]
+fn children_of_vfork_that_are_followed() {
+    for mode in attach_modes() {
+        let recorder = exact_json().attach_mode(mode);
+        let recorded = recorder.launch(&STORM.path(), &["vforks", "5"]).expect_success();
+        let profile = recorded.json();
+        profile.assert_nothing_lost();
+        profile.stacks().assert_books("storm", &recorded.truth());
+        assert_eq!(profile.statistic("processes_count"), 11.0);
+        assert_eq!(profile.statistic("children_not_followed_count"), 0.0);
+    }
+}
+
+/// Only the command itself.
+fn alone(recorder: Recorder) -> Recorder {
+    recorder.option("--follow").option("none")
 }
 
 #[track_caller]

@@ -9,6 +9,7 @@
 //! - functions have the names that they have: [`symbols`], [`containers`]
 //! - what runs in an interpreter has its names: [`python`]
 //! - the right process is found: [`selection`]
+//! - all processes that are meant are found, and each has its own books: [`several`]
 //! - the target comes first: [`serving`], [`stopping`], [`pausing`]
 //! - what is said to the user: [`summary`], [`verbose`], [`wrong_input`], [`doctor`]
 //! - the tests themselves: [`harness`]
@@ -32,6 +33,7 @@ mod regressions;
 mod sampling;
 mod selection;
 mod serving;
+mod several;
 mod stopping;
 mod summary;
 mod symbols;

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use memtrace_tests::container::{Bundle, Container};
-use memtrace_tests::fixture::LEAK;
+use memtrace_tests::family;
+use memtrace_tests::fixture::{FAMILY, LEAK};
 use memtrace_tests::pprof::proto::Profile;
 use memtrace_tests::process::Process;
 use memtrace_tests::record::{self, Recorder};
 use memtrace_tests::residue;
-use memtrace_tests::stacks::Values;
+use memtrace_tests::servers::children;
+use memtrace_tests::stacks::{Stacks, Values};
 use memtrace_tests::target::Leak;
 use memtrace_tests::tools;
 
@@ -101,6 +103,57 @@ fn one_of_two_containers_of_the_same_image() {
         assert_only_the_chosen(&["--cgroup", &cgroup], &mut chosen, &mut other);
     }
     assert_only_the_chosen(&["--cgroup", &name, "--name", "leak"], &mut chosen, &mut other);
+    chosen.finish();
+    other.finish();
+}
+
+/// All processes of a container are recorded, those that come later, too, and none of another one of the same image.
+#[test]
+fn all_processes_of_one_of_two_containers() {
+    let images = [(); 2].map(|()| {
+        let bundle = Bundle::new();
+        bundle.add_libraries_of(&FAMILY.path());
+        bundle.add(&FAMILY.path(), Path::new("/family"));
+        bundle
+    });
+    let [mut chosen, mut other] = images.each_ref().map(|image| image.run(&["/family", "serve"]));
+    for container in [&mut chosen, &mut other] {
+        family::fork(container.process(), 2);
+    }
+    let _state = State::of(&images[0]);
+    let earlier = children(chosen.pid());
+    assert_eq!(earlier.len(), 2, "on the host they have these ids");
+    let recorder = Recorder::exact().verbose().output("out.json");
+    let (mut recording, pid) = recorder.select(&["--container", &images[0].name()]);
+    assert_eq!(pid, chosen.pid());
+    for container in [&mut chosen, &mut other] {
+        family::fork(container.process(), 2);
+    }
+    let mut workers = children(chosen.pid());
+    workers.retain(|pid| !earlier.contains(pid));
+    recording.wait_for_probes(&workers);
+    for pid in children(other.pid()) {
+        residue::assert_no_probe_left(pid);
+    }
+    let mut truths = family::work(chosen.process(), 4).into_values();
+    family::work(other.process(), 4);
+    let recorded = recording.stop(libc::SIGINT).expect_success();
+    let profile = recorded.json();
+    profile.assert_lost_only(&["processes_late", "processes_late_milliseconds", "processes_unseen"]);
+    assert_eq!(profile.statistic("processes_count"), 5.0);
+    // In the container processes have other ids, but no two have the same truth.
+    let names: Vec<_> = profile.stacks_by("container").into_keys().collect();
+    assert_eq!(names, [images[0].name()]);
+    let mut stacks: Vec<_> = profile.stacks_by("pid").into_values().collect();
+    for truth in truths.by_ref() {
+        let is_it = |stacks: &Stacks| truth.iter().all(|(site, values)| stacks.of(site) == *values);
+        let at = stacks.iter().position(is_it);
+        stacks.remove(at.unwrap_or_else(|| panic!("no process has allocated {truth:?}: {stacks:#?}")));
+    }
+    assert!(stacks.iter().all(|stacks| stacks.of("kept") == Values::default()), "another one has worked");
+    for container in [&mut chosen, &mut other] {
+        assert_eq!(container.ask("end"), "ended");
+    }
     chosen.finish();
     other.finish();
 }

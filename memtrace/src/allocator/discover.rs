@@ -1,21 +1,18 @@
 //! Finding a process's allocator functions.
 
-use std::collections::{HashMap, HashSet};
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::collections::HashSet;
+use std::{path::PathBuf, sync::Arc};
 
-use memtrace_common::{CallerRange, FunctionKind, MAX_WRAPPERS, Probe, Wrappers};
-use object::ReadCache;
+use memtrace_common::{CallerRange, MAX_WRAPPERS, Probe, Wrappers};
 
 use super::{
-    catalog::{self, Function, Owner, PYTHON},
+    catalog::PYTHON,
     custom::Custom,
-    elf::{ElfError, ElfImage, FunctionSymbol},
-    flow::Ends,
-    python_copies,
-    selection::{CUSTOM, Selection},
-    site::{self, Site},
-    straight_line,
-    wrapper::Known,
+    elf::FunctionSymbol,
+    files::Files,
+    inspect::{Entry, Probed},
+    selection::CUSTOM,
+    site::Site,
 };
 use crate::symbolize::{AddressSpace, Module, ModuleId, Region};
 
@@ -95,10 +92,6 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// The function that dynamic loaders call before and after they change the list of loaded objects, so
-/// that debuggers can follow (`r_brk` in `<link.h>`; glibc and musl name it so).
-const LOADER_HOOK: &str = "_dl_debug_state";
-
 /// What was found in a process.
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
@@ -112,29 +105,20 @@ pub struct Discovery {
     pub python_copies: u64,
     wrappers: Vec<CallerRange>,
     seen: HashSet<ModuleId>,
-    selection: Arc<Selection>,
+    files: Arc<Files>,
     /// The names of the user's functions that were found.
     found: HashSet<String>,
 }
 
-/// One file while its functions are looked at.
-struct Inspected<'a, 'c> {
-    space: &'a AddressSpace,
-    module: &'a Module,
-    image: &'a ElfImage<'c>,
-    known: &'a Known,
-    owner: Option<&'static str>,
-}
-
 impl Discovery {
-    /// One that looks for these functions.
-    pub fn new(selection: Arc<Selection>) -> Self {
-        Self { selection, ..Self::default() }
+    /// One that looks for the functions that `files` is asked for.
+    pub fn new(files: &Arc<Files>) -> Self {
+        Self { files: Arc::clone(files), ..Self::default() }
     }
 
     /// An empty one that looks for the same functions.
     pub fn anew(&self) -> Self {
-        Self::new(Arc::clone(&self.selection))
+        Self::new(&self.files)
     }
 
     /// Finds the allocator functions in those ELF files of the process that were not looked at before.
@@ -154,114 +138,47 @@ impl Discovery {
 
     fn add_module(&mut self, space: &AddressSpace, region: &Arc<Region>) -> Result<(), String> {
         let module = region.module();
-        let path = module.open_path().map_err(|failure| failure.loss().1.to_owned())?;
-        let file = File::open(path).map_err(|error| ElfError::from(error).to_string())?;
-        let cache = ReadCache::new(file);
-        let image = ElfImage::parse(&cache).map_err(|error| error.to_string())?;
-        let selection = Arc::clone(&self.selection);
         let is_main = space.main().is_some_and(|main| main.module().id() == module.id());
-        let find = |name: &str| selection.find(module.path(), is_main, name);
-        let owner = Owner::default();
-        let mut functions = image.functions(|name| {
-            owner.see(name);
-            name == LOADER_HOOK || find(name).is_some()
-        });
-        // Of names of the same code, the one that people know stands for it.
-        functions.sort_by_key(|function| find(&function.name).map(|(family, _)| catalog::rank(family)));
-        let known: HashMap<u64, Function> = functions
-            .iter()
-            .filter_map(|function| Some((function.address, find(&function.name)?.1)))
-            .collect();
-        if functions.iter().any(|function| find(&function.name).is_some_and(|(family, _)| family == PYTHON)) {
-            self.python_copies += python_copies::count(&image, &functions);
+        let inspection = self.files.inspection(module, is_main);
+        let inspection = inspection.as_ref().as_ref().map_err(String::clone)?;
+        self.python_copies += inspection.python_copies;
+        self.found.extend(inspection.custom.iter().cloned());
+        for (function, reason) in &inspection.skipped {
+            self.skip(module, function, reason);
         }
-        let has_malloc = functions.iter().any(|function| function.name == "malloc");
-        let known = Known::new(known, has_malloc, Arc::clone(&selection));
-        let owner = owner.name(module.path());
-        let file = Inspected { space, module, image: &image, known: &known, owner };
-        for function in &functions {
-            if find(&function.name).is_some_and(|(family, _)| family == CUSTOM) {
-                self.found.insert(function.name.clone());
-            }
-            let result = match find(&function.name) {
-                Some((family, known)) => self.add_function(&file, function, family, known),
-                None => self.add_loader_hook(&file, function),
-            };
-            if let Err(reason) = result {
-                self.skip(module, function, &reason);
+        for (function, entry) in &inspection.entries {
+            match place(space, module, function) {
+                Some((region, address)) => self.add(region, address, function, entry),
+                None => self.skip(module, &function.name, "its code is not mapped executable"),
             }
         }
         Ok(())
     }
 
-    fn add_loader_hook(&mut self, file: &Inspected<'_, '_>, function: &FunctionSymbol) -> Result<(), String> {
-        let (region, address) = file.place(function)?;
-        let probe = Probe { stepped: true, ..Probe::new(FunctionKind::Free) };
-        let site = site::choose(&[], FunctionKind::Free);
-        let (region, function) = (Arc::clone(region), function.clone());
-        let (rets, family, owner) = (Vec::new(), "loader", None);
-        self.loader_hook = Some(Discovered { region, function, address, probe, site, rets, family, owner });
-        Ok(())
-    }
-
-    /// # Errors
-    /// Why the function gets no probe.
-    fn add_function(
-        &mut self,
-        file: &Inspected<'_, '_>,
-        function: &FunctionSymbol,
-        family: &'static str,
-        mut row: Function,
-    ) -> Result<(), String> {
-        let (region, address) = file.place(function)?;
-        if let Some(known) = self.functions.iter().find(|known| known.address == address) {
-            return Err(format!("it is the same code as {}", known.function.name));
-        }
-        let code = file.image.code(function);
-        if straight_line::only_jumps(code) && file.known.is_elsewhere(file.image, function, row) {
-            return Err("it only jumps to another function, which is probed".to_owned());
-        }
-        let is_operator = row.may_wrap && family != "rust";
-        if row.may_wrap && file.known.is_wrapper(file.image, function, row, is_operator) {
-            if is_operator {
+    fn add(&mut self, region: &Arc<Region>, address: u64, function: &FunctionSymbol, entry: &Entry) {
+        let found = |entry: &Probed| Discovered {
+            region: Arc::clone(region),
+            function: function.clone(),
+            address,
+            probe: entry.probe,
+            site: entry.site.clone(),
+            rets: entry.rets.clone(),
+            family: entry.family,
+            owner: entry.owner,
+        };
+        match entry {
+            Entry::Probed(entry) => self.functions.push(found(entry)),
+            Entry::LoaderHook(entry) => self.loader_hook = Some(found(entry)),
+            Entry::Wrapper => {
                 self.wrappers.push(CallerRange { start: address, end: address + function.size.max(1) });
-                return Err(
-                    "it calls another function, which is probed, and is left out of stacks".to_owned()
-                );
             }
-            return Err("it calls another function, which is probed".to_owned());
         }
-        // Between Rust's interface and what it calls there may be any code.
-        let ends = Ends::of(file.image, function.address);
-        let hands_on = ends.as_ref().is_ok_and(|ends| file.known.take_over(ends, function, row));
-        row.may_jump |= hands_on || (family == "rust" && !row.kind.frees());
-        let site = site::choose(code, row.kind);
-        let mut probe = row.probe(&site);
-        let mut rets = Vec::new();
-        if row.throws {
-            let because = "it may throw, so a return probe would break the exception, and";
-            let ends =
-                ends.map_err(|reason| format!("{because} its `ret` instructions are not known: {reason}"))?;
-            if row.may_jump {
-                return Err(format!("{because} it hands calls on to another function by a jump"));
-            }
-            let offset = |address: &u64| file.image.file_position(*address).map(|(offset, _)| offset);
-            rets = ends.rets.iter().filter_map(offset).collect();
-            if rets.is_empty() {
-                return Err(format!("{because} it has no `ret` instruction"));
-            }
-            probe.at_ret = true;
-        }
-        let (region, function) = (Arc::clone(region), function.clone());
-        let owner = file.owner;
-        self.functions.push(Discovered { region, function, address, probe, site, rets, family, owner });
-        Ok(())
     }
 
-    fn skip(&mut self, module: &Module, function: &FunctionSymbol, reason: &str) {
+    fn skip(&mut self, module: &Module, function: &str, reason: &str) {
         self.skipped.push(Skipped {
             path: module.path().to_owned(),
-            function: Some(function.name.clone()),
+            function: Some(function.to_owned()),
             reason: reason.to_owned(),
         });
     }
@@ -278,12 +195,12 @@ impl Discovery {
 
     /// Those functions of the user's that no file has so far.
     pub fn missing(&self) -> impl Iterator<Item = &Custom> {
-        self.selection.custom.iter().filter(|custom| !self.found.contains(&custom.symbol))
+        self.files.selection().custom.iter().filter(|custom| !self.found.contains(&custom.symbol))
     }
 
     /// Whether Python objects were asked for, and the process has no function that allocates such.
     pub fn misses_python(&self) -> bool {
-        self.selection.python_objects && !self.functions.iter().any(|found| found.family == PYTHON)
+        self.files.selection().python_objects && !self.functions.iter().any(|found| found.family == PYTHON)
     }
 
     /// Whether the process has a function that allocates; without one there is nothing to record.
@@ -292,13 +209,14 @@ impl Discovery {
     }
 }
 
-impl<'a> Inspected<'a, '_> {
-    /// The mapping in which a function's code is, and its address in the process.
-    fn place(&self, function: &FunctionSymbol) -> Result<(&'a Arc<Region>, u64), String> {
-        self.space
-            .regions()
-            .filter(|region| region.module().id() == self.module.id())
-            .find_map(|region| region.address_of(function.file_offset).map(|address| (region, address)))
-            .ok_or_else(|| "its code is not mapped executable".to_owned())
-    }
+/// The mapping in which a function's code is, and its address in the process.
+fn place<'a>(
+    space: &'a AddressSpace,
+    module: &Module,
+    function: &FunctionSymbol,
+) -> Option<(&'a Arc<Region>, u64)> {
+    space
+        .regions()
+        .filter(|region| region.module().id() == module.id())
+        .find_map(|region| region.address_of(function.file_offset).map(|address| (region, address)))
 }

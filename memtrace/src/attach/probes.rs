@@ -92,6 +92,11 @@ impl Probes {
         self.places.len()
     }
 
+    /// How many links hold them.
+    pub(super) fn links(&self) -> usize {
+        self.links.len()
+    }
+
     /// Whether no probe is set.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::builder::PossibleValuesParser;
-use memtrace::allocator::{Custom, Selection, catalog::FAMILIES};
+use memtrace::allocator::{Custom, Files, Selection, catalog::FAMILIES};
 
 /// Takes the name of a family.
 pub(super) fn family() -> PossibleValuesParser {
@@ -16,7 +16,7 @@ pub(super) fn selection(
     alloc: &[Custom],
     free: &[Custom],
     python_objects: bool,
-) -> Arc<Selection> {
+) -> Arc<Files> {
     let family = family.and_then(|name| FAMILIES.iter().find(|family| family.name == name));
-    Arc::new(Selection { family, custom: [alloc, free].concat(), python_objects })
+    Arc::new(Files::new(Selection { family, custom: [alloc, free].concat(), python_objects }))
 }

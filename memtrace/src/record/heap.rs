@@ -290,6 +290,11 @@ fn add_losses(profile: &mut Profile, recording: &Recording, processes: &[Process
         "processes that were to be recorded had ended, or could not be opened, before their probes were set: what they allocated is missing",
     );
     profile.losses.add(
+        "processes_unseen",
+        recording.newcomers.unseen,
+        "processes of this machine executed a program, or were created by recorded ones, and had ended before it could be seen whether they match what was asked for: if they do, what they allocated is missing",
+    );
+    profile.losses.add(
         "processes_late",
         sum(|process| (!process.late.is_zero()).into()),
         "processes were noticed when they had begun, and ran for a moment before their probes were set: what they allocated until then is missing, and so are its frees",

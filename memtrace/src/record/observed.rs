@@ -21,7 +21,8 @@ pub(super) struct Observed {
     pub(super) target: Target,
     /// What it is called beside its name: the container and pod that it is in.
     pub(super) labels: Labels,
-    pub(super) exit: Arc<ExitWatch>,
+    /// Tells of its end, until it has ended.
+    exit: Option<Arc<ExitWatch>>,
     /// It, if memtrace has started it.
     pub(super) launched: Option<Launched>,
     /// Whether it is stopped whenever its code changes, until it is let go on.
@@ -97,12 +98,12 @@ impl Observed {
             space: AddressSpace::open(pid, &engine.modules)?,
             target,
             labels,
-            exit: Arc::new(exit),
+            exit: Some(Arc::new(exit)),
             launched: None,
             stops: false,
             late: Duration::ZERO,
             probes: Probes::default(),
-            discovery: Discovery::new(Arc::clone(&options.allocators)),
+            discovery: Discovery::new(&options.allocators),
             stacks: Stacks::default(),
             python: Python::new(options.python),
             cpu_time: CpuTime::default(),
@@ -140,7 +141,7 @@ impl Observed {
 
     /// An error while attaching has mostly one reason: the process has ended.
     pub(super) fn explain(&self, error: SessionError) -> SessionError {
-        if self.exit.has_ended() { TargetError::Ended(self.target.pid).into() } else { error }
+        if self.has_ended() { TargetError::Ended(self.target.pid).into() } else { error }
     }
 
     /// Finds allocator functions in code that was not looked at before, and sets probes there.
@@ -211,7 +212,7 @@ impl Observed {
         // The process may run on without probes, but it must run on.
         if !paused
             && let Err(error) = self.probe_new_code(engine)
-            && !self.exit.has_ended()
+            && !self.has_ended()
         {
             self.counts.late_errors += 1;
             tracing::warn!("{:#}", anyhow::Error::from(error));
@@ -240,7 +241,7 @@ impl Observed {
             // Whether or not it is stopped by now: it is let go on below.
             target::wait_stopped(self.target.pid);
         }
-        if self.exit.has_ended() {
+        if self.has_ended() {
             // Nothing is left to be looked at. And it may not have been this process at all: its number
             // may have been given to another one.
             self.counts.unresolved_changes += u64::from(change == ImageChange::Exec);
@@ -248,7 +249,7 @@ impl Observed {
         }
         // The process may run on without probes on its new code, but it must run on.
         if let Err(error) = self.follow(engine, change, time_ns, events_out)
-            && !self.exit.has_ended()
+            && !self.has_ended()
         {
             self.counts.late_errors += 1;
             tracing::warn!("{:#}", anyhow::Error::from(error));
@@ -300,8 +301,8 @@ impl Observed {
     /// Lets the process go on, if it is stopped for memtrace's sake. The kernel program sends its `SIGSTOP` before it
     /// tells of it, so this takes back one, too, that has not stopped the process yet.
     pub(super) fn let_go(&self) {
-        if self.stops {
-            self.exit.signal(libc::SIGCONT);
+        if let (true, Some(exit)) = (self.stops, &self.exit) {
+            exit.signal(libc::SIGCONT);
         }
     }
 
@@ -312,11 +313,24 @@ impl Observed {
         has_samples || self.launched.is_some() || self.counts.is_any()
     }
 
-    /// The process has ended. Its code and stacks are kept for their names.
+    /// What tells of its end; none if it has ended.
+    pub(super) fn exit(&self) -> Option<Arc<ExitWatch>> {
+        self.exit.clone()
+    }
+
+    /// Whether it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.exit.as_ref().is_none_or(|exit| exit.has_ended())
+    }
+
+    /// The process has ended. Its code and stacks are kept for their names, but no descriptor is.
     pub(super) fn ended(&mut self, engine: &mut Engine) -> Result<(), LoadError> {
         let pid = self.target.pid;
         self.look_at_cpu_time();
+        self.exit = None;
+        self.space.close();
         engine.kernel.unwatch(pid)?;
+        self.python.forget(&mut engine.kernel, pid)?;
         engine.kernel.forget_process(pid)?;
         engine.unwinder.forget(pid);
         engine.remover.remove(std::mem::take(&mut self.probes));

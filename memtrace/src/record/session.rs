@@ -52,7 +52,7 @@ pub struct Options {
     /// [its newcomers](Follow::newcomers).
     pub follow: Follow,
     /// Which allocators are looked for.
-    pub allocators: Arc<allocator::Selection>,
+    pub allocators: Arc<allocator::Files>,
 }
 
 /// What became of new processes.
@@ -60,6 +60,8 @@ pub struct Options {
 pub(super) struct Newcomers {
     /// They had ended before anything could be done.
     pub(super) missed: u64,
+    /// They had ended before it could be seen whether they are meant.
+    pub(super) unseen: u64,
     /// They were created by recorded ones, but are none of those that were meant.
     pub(super) unwanted: u64,
 }
@@ -171,12 +173,14 @@ impl Session {
 
     /// Takes a process in, whose end is noticed from here on.
     fn add(&mut self, mut process: Observed) {
-        let (exit, ends, pid) = (process.exit.clone(), self.ends.0.clone(), process.target.pid);
-        tokio::spawn(async move {
-            exit.ended().await;
-            // An error means that the recording is over.
-            let _ = ends.send(pid);
-        });
+        let (ends, pid) = (self.ends.0.clone(), process.target.pid);
+        if let Some(exit) = process.exit() {
+            tokio::spawn(async move {
+                exit.ended().await;
+                // An error means that the recording is over.
+                let _ = ends.send(pid);
+            });
+        }
         process.order = self.processes.count();
         self.processes.insert(process);
     }
@@ -233,7 +237,7 @@ impl Session {
         if self.pauses.is_paused() {
             for process in self.processes.living_mut() {
                 match process.set_probes_again(&mut self.engine) {
-                    Err(error) if !process.exit.has_ended() => return Err(error),
+                    Err(error) if !process.has_ended() => return Err(error),
                     _ => {}
                 }
             }
@@ -288,7 +292,7 @@ impl Session {
     fn process_ended(&mut self, pid: u32) -> Result<(), SessionError> {
         // What it has sent before, its children among that.
         self.process_pending()?;
-        if self.processes.get_mut(pid).is_some_and(|process| process.exit.has_ended()) {
+        if self.processes.get_mut(pid).is_some_and(|process| process.has_ended()) {
             self.processes.end(&mut self.engine, pid)?;
         }
         Ok(())
@@ -347,7 +351,7 @@ impl Session {
     /// `CLOCK_MONOTONIC`) is when it began.
     fn newcomer(&mut self, pid: u32, parent: Option<u32>, time_ns: u64) -> Result<(), SessionError> {
         // An earlier process of the same number has ended.
-        if self.processes.get_mut(pid).is_some_and(|process| process.exit.has_ended()) {
+        if self.processes.get_mut(pid).is_some_and(|process| process.has_ended()) {
             self.processes.end(&mut self.engine, pid)?;
             if parent.is_some() {
                 self.engine.kernel.watch(pid, self.options.follow.watch(false))?;
@@ -363,8 +367,11 @@ impl Session {
             _ => Some(self.unselected.labels(pid)),
         };
         let Some(labels) = labels else {
+            let has_ended =
+                matches!(Target::open(pid), Err(TargetError::NotFound(_) | TargetError::Zombie(_)));
+            self.newcomers.unseen += u64::from(has_ended);
             if parent.is_some() {
-                self.newcomers.unwanted += 1;
+                self.newcomers.unwanted += u64::from(!has_ended);
                 self.engine.kernel.unwatch(pid)?;
                 self.engine.kernel.take_books(&BTreeSet::from([pid]))?;
             }

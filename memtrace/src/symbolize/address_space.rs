@@ -40,7 +40,8 @@ const POSSIBLE: std::ops::Range<u64> = 0x1000..1 << 57;
 #[derive(Debug)]
 pub struct AddressSpace {
     pid: u32,
-    process: Process,
+    /// Until it has ended.
+    process: Option<Process>,
     /// By way of which its memory is seen, where its main thread has ended.
     thread: Option<Process>,
     root: Option<Arc<Root>>,
@@ -90,7 +91,7 @@ impl AddressSpace {
         let process = Process::new(id).map_err(|error| explain(pid, error))?;
         let mut space = Self {
             pid,
-            process,
+            process: Some(process),
             thread: None,
             root: None,
             generated: None,
@@ -127,14 +128,15 @@ impl AddressSpace {
     /// The process's memory, for reading alone (`/proc/PID/mem`, proc(5)).
     pub(crate) fn memory(&self) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        self.living().open_relative_flags("mem", flags).map_err(io::Error::other)
+        self.living()?.open_relative_flags("mem", flags).map_err(io::Error::other)
     }
 
     /// The PID namespace by which the process itself counts processes and threads: a file that stands for it
     /// (pid_namespaces(7)).
     pub(crate) fn pid_namespace(&self) -> io::Result<Metadata> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        self.process.open_relative_flags("ns/pid", flags).map_err(io::Error::other)?.metadata()
+        let process = self.process.as_ref().ok_or_else(ended)?;
+        process.open_relative_flags("ns/pid", flags).map_err(io::Error::other)?.metadata()
     }
 
     /// Reads the mappings again. On error those that are known stay as they are.
@@ -142,8 +144,10 @@ impl AddressSpace {
         let lines = self.executable_mappings()?;
         if self.root.is_none() {
             // Without it only the target's own debug files and map_files' substitute are missed.
-            self.root = Root::open(self.living()).ok().map(Arc::new);
-            self.generated = self.root.as_ref().and_then(|root| Generated::of(&self.process, root));
+            let living = self.living();
+            self.root = living.and_then(|living| self.modules.roots.of(living)).ok();
+            let generated = |root| Generated::of(self.process.as_ref()?, root);
+            self.generated = self.root.as_ref().and_then(generated);
         }
         self.counts.reads += 1;
         let known = std::mem::take(&mut self.current).into_iter();
@@ -170,14 +174,20 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// The process has ended: nothing more can be read of it, so nothing of it is held open.
+    pub(crate) fn close(&mut self) {
+        (self.process, self.thread) = (None, None);
+    }
+
     /// Where its memory is seen.
-    fn living(&self) -> &Process {
-        self.thread.as_ref().unwrap_or(&self.process)
+    fn living(&self) -> io::Result<&Process> {
+        self.thread.as_ref().or(self.process.as_ref()).ok_or_else(ended)
     }
 
     /// Reads the mappings, by way of another thread if the one that was asked so far has ended.
     fn executable_mappings(&mut self) -> Result<Vec<MapLine>, Error> {
-        let error = match maps::executable(self.living()) {
+        let living = self.living().map_err(|_| Error::NoProcess(self.pid))?;
+        let error = match maps::executable(living) {
             Ok((lines, true)) => return Ok(lines),
             Ok((_, false)) => Error::NoMemory(self.pid),
             Err(error) => explain(self.pid, error),
@@ -185,7 +195,7 @@ impl AddressSpace {
         if matches!(error, Error::Permission(_)) {
             return Err(error);
         }
-        self.thread = living_thread(&self.process);
+        self.thread = self.process.as_ref().and_then(living_thread);
         match self.thread.as_ref().map(maps::executable) {
             Some(Ok((lines, true))) => Ok(lines),
             _ => Err(error),
@@ -244,19 +254,20 @@ impl AddressSpace {
         let module = if line.is_file() {
             self.modules.file(line.path.as_ref(), self.open_mapped(line), self.root.as_ref())
         } else if line.path == vdso::NAME
-            && let Ok(image) = vdso::copy(self.living(), line)
+            && let Ok(living) = self.living()
+            && let Ok(image) = vdso::copy(living, line)
         {
             self.modules.image(vdso::NAME.as_ref(), image)
         } else {
             self.modules.named(&line.path)
         };
         let executable = *executable.get_or_insert_with(|| {
-            let exe = self.living().open_relative_flags("exe", OFlags::PATH | OFlags::CLOEXEC);
+            let exe = self.living().ok()?.open_relative_flags("exe", OFlags::PATH | OFlags::CLOEXEC);
             exe.ok().and_then(|exe| exe.metadata().ok()).map(|metadata| Identity::from(&metadata))
         });
         let is_main = match (executable, module.file()) {
             (Some(exe), Ok(file)) => exe.same_inode(&file.identity()),
-            _ => self.living().exe().is_ok_and(|exe| exe == module.path()),
+            _ => self.living().is_ok_and(|living| living.exe().is_ok_and(|exe| exe == module.path())),
         };
         let generated = self.generated.as_ref().filter(|_| line.is_memory()).cloned();
         Arc::new(Region::new(line, module, is_main, generated))
@@ -266,7 +277,7 @@ impl AddressSpace {
     /// CAP_CHECKPOINT_RESTORE, proc(5)) the one that now has its path, if it is the same inode.
     fn open_mapped(&self, line: &MapLine) -> io::Result<File> {
         let link = format!("map_files/{:x}-{:x}", line.start, line.end);
-        let found = self.living().open_relative_flags(link, OFlags::PATH | OFlags::CLOEXEC);
+        let found = self.living()?.open_relative_flags(link, OFlags::PATH | OFlags::CLOEXEC);
         if let Ok(found) = found {
             return regular_file(&found);
         }
@@ -274,6 +285,11 @@ impl AddressSpace {
         let file = root.open_file(line.path.as_ref())?;
         if file.metadata()?.ino() == line.inode { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
     }
+}
+
+/// What the open directory of a process that has exited gives, too (proc(5)).
+fn ended() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESRCH)
 }
 
 fn explain(pid: u32, error: ProcError) -> Error {

@@ -13,7 +13,7 @@ use procfs::process::{LimitValue, Process};
 use super::elf::Elf;
 use super::failure::Failure;
 use super::module::{Identity, Module, OpenFile, Slot};
-use super::root::Root;
+use super::root::{Root, Roots};
 
 /// All modules that are in use, each file once.
 ///
@@ -24,6 +24,8 @@ use super::root::Root;
 #[derive(Debug)]
 pub struct Modules {
     table: Mutex<Table>,
+    /// Of the processes that map the files.
+    pub(super) roots: Roots,
     open: Arc<AtomicUsize>,
     max_open: usize,
 }
@@ -52,7 +54,7 @@ impl Modules {
 
     /// A table that holds at most `max_open` descriptors.
     pub fn with_max_open(max_open: usize) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), open: Arc::default(), max_open })
+        Arc::new(Self { table: Mutex::default(), roots: Roots::default(), open: Arc::default(), max_open })
     }
 
     /// How many descriptors are held.

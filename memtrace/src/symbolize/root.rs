@@ -1,9 +1,11 @@
 //! The target's root directory, held open.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use procfs::process::Process;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -15,6 +17,33 @@ use super::module::fd_path;
 pub(super) struct Root {
     directory: File,
     ours: bool,
+}
+
+/// The roots that are in use, each once: mostly all processes have the same one, and a descriptor for each of them
+/// would be too many.
+#[derive(Debug, Default)]
+pub(super) struct Roots(Mutex<HashMap<Place, Weak<Root>>>);
+
+/// Which directory it is, and by way of which mount namespace paths lead on from there: device and inode of either.
+type Place = [(u64, u64); 2];
+
+impl Roots {
+    /// The root of `process`.
+    pub(super) fn of(&self, process: &Process) -> io::Result<Arc<Root>> {
+        let root = Root::open(process)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let namespace = process.open_relative_flags("ns/mnt", flags).map_err(io::Error::other)?;
+        let place = [root.directory.metadata()?, namespace.metadata()?];
+        let place = place.map(|metadata| (metadata.dev(), metadata.ino()));
+        let mut roots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = roots.get(&place).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        roots.retain(|_, root| root.strong_count() > 0);
+        let root = Arc::new(root);
+        roots.insert(place, Arc::downgrade(&root));
+        Ok(root)
+    }
 }
 
 impl Root {

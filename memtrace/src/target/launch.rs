@@ -16,6 +16,8 @@ use std::{
 
 use thiserror::Error;
 
+use crate::descriptors;
+
 /// A command could not be started.
 #[derive(Debug, Error)]
 pub enum LaunchError {
@@ -81,7 +83,7 @@ pub fn launch(command: &str, arguments: &[String]) -> Result<Launched, LaunchErr
     // the writing end of the pipe it waits on, or it would wait for ever if memtrace died.
     let go_writer_fd = go_writer.as_raw_fd();
     let wait = move || wait_before_exec(&pid_writer, &go_reader, go_writer_fd);
-    // SAFETY: between fork and exec the closure only calls getpid, close, read and write, which are
+    // SAFETY: between fork and exec the closure only calls getpid, close, setrlimit, read and write, which are
     // async-signal-safe (signal-safety(7)).
     unsafe { child.pre_exec(wait) };
     // The standard library's spawn returns only when exec has succeeded or failed.
@@ -107,6 +109,7 @@ pub fn launch(command: &str, arguments: &[String]) -> Result<Launched, LaunchErr
 fn wait_before_exec(mut pid_writer: &PipeWriter, mut go: &PipeReader, go_writer_fd: i32) -> io::Result<()> {
     // SAFETY: closes the child's copy of a descriptor that nothing in the child uses.
     unsafe { libc::close(go_writer_fd) };
+    descriptors::restore_limit();
     pid_writer.write_all(&std::process::id().to_ne_bytes())?;
     // One byte: go on. End of file: memtrace has died or given up, and then the command is not run.
     go.read_exact(&mut [0])

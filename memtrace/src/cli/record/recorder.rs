@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use memtrace::{
+    descriptors,
     kernel::{AttachMode, Kernel, KernelLog, Limits, Settings},
     output::{self, Format},
     profile::{Profile, printable},
@@ -87,6 +88,7 @@ impl Recorder<'_> {
     /// From what was asked for to the files.
     pub(super) async fn run(&self) -> Result<ExitCode> {
         let args = self.args;
+        descriptors::raise_limit();
         // Everything that can be wrong with the output is found before anything is traced.
         let format = args
             .format
