@@ -95,7 +95,7 @@ impl Session {
             }
         }
         if let Some(missing) = session.missing_function() {
-            let (library, function) = (missing.library.clone(), missing.symbol.clone());
+            let Custom { library, symbol: function, .. } = missing;
             return Err(SessionError::NoSuchFunction { pid: session.first.pid, library, function });
         }
         if !session.has_allocator() {
