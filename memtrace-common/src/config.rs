@@ -32,6 +32,10 @@ pub struct Config {
     pub appearances: u32,
     /// Where the numbers of a task stand.
     pub offsets: TaskOffsets,
+    /// 1 where stacks of different threads are different.
+    pub threads: u32,
+    /// Always 0: no hidden padding.
+    pub reserved: u32,
 }
 
 /// Where the numbers of a task stand in the kernel's structures: offsets in bytes.
@@ -66,6 +70,6 @@ mod tests {
 
     #[test]
     fn has_the_size_both_sides_expect() {
-        assert_eq!(size_of::<Config>(), 88);
+        assert_eq!(size_of::<Config>(), 96);
     }
 }

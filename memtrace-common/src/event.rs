@@ -53,6 +53,10 @@ pub struct NewStack {
     pub len: u32,
     /// [`StackEnd`](crate::StackEnd) as a number.
     pub end: u32,
+    /// The thread whose stack it is, where threads are told apart; otherwise 0.
+    pub tid: u32,
+    /// Always 0: the record has no hidden padding.
+    pub reserved: u32,
     /// Return addresses, the innermost first: the first is where the allocation function returns to. Where a
     /// signal interrupted the code, one more than the address of the next instruction. So one less than each
     /// is always in the instruction that the frame was at.
@@ -107,7 +111,7 @@ mod tests {
 
     #[test]
     fn records_have_the_size_both_sides_expect() {
-        assert_eq!(size_of::<NewStack>(), 24 + MAX_FRAMES * 8 + size_of::<PythonFrames>());
+        assert_eq!(size_of::<NewStack>(), 32 + MAX_FRAMES * 8 + size_of::<PythonFrames>());
         assert_eq!(size_of::<ImageChanged>(), 24);
         assert_eq!(size_of::<Newborn>(), 24);
         assert_eq!(size_of::<BlockEvent>(), 32 + size_of::<Block>());

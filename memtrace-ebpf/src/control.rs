@@ -26,6 +26,8 @@ static CONFIG: Global<Config> = Global::new(Config {
         namespace_inum: 0,
         reserved: 0,
     },
+    threads: 0,
+    reserved: 0,
 });
 
 /// One slot: 1 while the books are open. All probes are in place before it is set and taken down after

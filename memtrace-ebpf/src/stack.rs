@@ -4,7 +4,7 @@ use aya_ebpf::{helpers::generated::bpf_get_smp_processor_id, macros::map, maps::
 use memtrace_common::{Counter, EVENT_NEW_STACK, InFlight, STACK_NOT_RECORDED};
 
 use crate::{
-    arch, atomic, books, capture,
+    arch, atomic, books, capture, control,
     counters::{self, count, count_walk},
     diagnostics, events, python, task,
     unwind::{Walk, mix},
@@ -50,7 +50,7 @@ pub(crate) fn record(caller: &arch::Registers, pid_tgid: u64, call: &InFlight) -
     STACK_NOT_RECORDED
 }
 
-/// The identity of a stack is a hash of the process, the frames, the allocation function and how the walk has ended,
+/// The identity of a stack is a hash of the process (and the thread, if that is asked for), the frames, the allocation function and how the walk has ended,
 /// so that a stack that is whole and one that is not are never one.
 #[inline(always)]
 fn walk(caller: &arch::Registers, pid_tgid: u64, call: &InFlight, walk: &mut Walk) -> u64 {
@@ -58,7 +58,11 @@ fn walk(caller: &arch::Registers, pid_tgid: u64, call: &InFlight, walk: &mut Wal
     walk.run();
     count_walk(walk.stack.end);
     capture::send(caller, &walk.stack);
-    let hash = mix(walk.hash, u64::from(call.function) << 32 | u64::from(walk.stack.end));
+    // One thread's stack has that thread's id, and is nobody else's.
+    let thread = if control::config().threads != 0 { pid_tgid as u32 } else { 0 };
+    walk.stack.tid = thread;
+    let hash = if thread != 0 { mix(walk.hash, thread.into()) } else { walk.hash };
+    let hash = mix(hash, u64::from(call.function) << 32 | u64::from(walk.stack.end));
     let hash = python::walk(pid_tgid, &mut walk.stack.python, &mut walk.python, hash);
     counters::add(Counter::FramesWalked, walk.stack.len + walk.stack.python.len);
     // The id that stands for "not recorded" must not be a real one.

@@ -19,6 +19,7 @@ async fn record(mode: AttachMode, loop_helper: bool) -> Recording {
         captures: false,
         log: false,
         newcomers: Newcomers::default(),
+        threads: false,
         loop_helper,
     };
     let kernel = Kernel::load(&settings).expect("the kernel accepts the program");

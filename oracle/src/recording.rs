@@ -40,6 +40,7 @@ pub(crate) async fn record(name: &str, interval: u64, load: Load) -> Result<Figu
         captures: true,
         log: false,
         newcomers: Newcomers::default(),
+        threads: false,
         loop_helper: true,
     };
     let engine = Engine::new(Kernel::load(&settings)?)?;

@@ -41,6 +41,8 @@ pub const SITES: Build = Build { source: "sites.c", flags: &["-lm"], ..LEAK };
 pub const POOL: Build = Build { source: "pool.c", ..RANDOM_C };
 /// `storm.c`: threads and processes that hardly live.
 pub const STORM: Build = Build { source: "storm.c", ..RANDOM_C };
+/// `named_threads.c`: threads that allocate by the same stack.
+pub const NAMED_THREADS: Build = Build { source: "named_threads.c", ..RANDOM_C };
 /// `family.c`: processes that create others, of which each knows its own truth.
 pub const FAMILY: Build = Build { source: "family.c", ..RANDOM_C };
 /// `late.c`: executes another program after some time; in itself there is no `malloc` to be found.

@@ -5,7 +5,7 @@
 //! - what is said is true: [`books`] and [`ground_truth`] (exact), [`sampling`] and [`estimates`] (estimates),
 //!   [`regressions`] and [`bookkeeping`] (mistakes of other tools), [`faults`]
 //! - stacks are whole: [`unwinding`]
-//! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`]
+//! - what is written can be read: [`go_pprof`], [`formats`], [`files`], [`events`], [`labels`]
 //! - functions have the names that they have: [`symbols`], [`containers`]
 //! - what runs in an interpreter has its names: [`python`]
 //! - the right process is found: [`selection`]
@@ -27,6 +27,7 @@ mod formats;
 mod go_pprof;
 mod ground_truth;
 mod harness;
+mod labels;
 mod pausing;
 mod python;
 mod regressions;

@@ -22,8 +22,8 @@ use memtrace::{record::SessionError, target::LaunchError};
 
 /// Heap profiles of unmodified Linux processes.
 ///
-/// memtrace watches the allocator of a running process from the kernel (eBPF uprobes): nothing is
-/// injected, preloaded or restarted, and the process is never stopped. It needs root, or CAP_BPF,
+/// memtrace watches the allocators of running processes from the kernel (eBPF uprobes): nothing is
+/// injected, preloaded or restarted, and what runs is never stopped. It needs root, or CAP_BPF,
 /// CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
@@ -44,8 +44,8 @@ const EXAMPLES: &str = "\
 Examples:
   memtrace record -p 1234 -d 30          30 seconds of process 1234
   memtrace record --port 6379            the process that listens on this port
-  memtrace record --container web        the process of a container
-  memtrace record -- ./server --port 80  a command, from its first allocation
+  memtrace record --container web        all processes of a container, and new ones
+  memtrace record -- ./start-server.sh   a command and its children, from their first allocation
   go tool pprof -http : memtrace.server.1234.pb.gz
   memtrace report events.ndjson          lifetimes, from `record --events events.ndjson`
   memtrace symbolize heap.pb.gz          names for a profile of `record --no-symbolize`

@@ -54,6 +54,8 @@ pub enum Event {
         tgid: u32,
         /// The stack's identity.
         stack_id: u64,
+        /// The thread whose stack it is, where threads are told apart.
+        tid: Option<u32>,
         /// How the walk ended.
         end: StackEnd,
         /// Return addresses, the innermost first.
@@ -136,11 +138,13 @@ impl Event {
                 let stack_id = u64_at(bytes, std::mem::offset_of!(NewStack, stack_id))?;
                 let len = u32_at(bytes, std::mem::offset_of!(NewStack, len))? as usize;
                 let end = StackEnd::from_number(u32_at(bytes, std::mem::offset_of!(NewStack, end))?)?;
+                let tid = u32_at(bytes, std::mem::offset_of!(NewStack, tid))?;
+                let tid = (tid != 0).then_some(tid);
                 let first = std::mem::offset_of!(NewStack, frames);
                 let frames = (0..len.min(MAX_FRAMES)).map(|index| u64_at(bytes, first + index * 8));
                 let frames: Vec<u64> = frames.collect::<Option<_>>()?;
                 let python = python(bytes, frames.len())?;
-                Some(Self::NewStack { tgid, stack_id, end, frames, python })
+                Some(Self::NewStack { tgid, stack_id, tid, end, frames, python })
             }
             EVENT_LOADER => image_changed(ImageChange::Loader),
             kind @ (EVENT_ALLOCATED | EVENT_FREED) => {
@@ -183,6 +187,7 @@ mod tests {
         bytes.extend(7u64.to_ne_bytes());
         bytes.extend(len.to_ne_bytes());
         bytes.extend((StackEnd::Root as u32).to_ne_bytes());
+        bytes.extend(43u64.to_ne_bytes());
         for frame in 0..MAX_FRAMES as u64 {
             bytes.extend((0x1000 + frame).to_ne_bytes());
         }
@@ -195,7 +200,10 @@ mod tests {
         let event = Event::parse(&new_stack(2));
         let frames = vec![0x1000, 0x1001];
         let end = StackEnd::Root;
-        assert_eq!(event, Some(Event::NewStack { tgid: 42, stack_id: 7, end, frames, python: None }));
+        assert_eq!(
+            event,
+            Some(Event::NewStack { tgid: 42, stack_id: 7, tid: Some(43), end, frames, python: None })
+        );
     }
 
     #[test]

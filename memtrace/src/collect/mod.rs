@@ -7,4 +7,4 @@ mod stacks;
 
 pub use captured::CapturedWalk;
 pub use event::{BlockChange, Event, ImageChange, PythonStack};
-pub use stacks::{Announced, RecordedStack, Stacks};
+pub use stacks::{Announced, RecordedStack, Stacks, Thread};

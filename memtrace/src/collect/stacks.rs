@@ -1,6 +1,6 @@
 //! Stacks by id, made into frames as soon as they arrive: while the process is there.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use memtrace_common::{StackEnd, python::PythonEnd};
 
@@ -19,6 +19,17 @@ pub struct RecordedStack {
     pub end: StackEnd,
     /// How the walk of the Python interpreter's frames ended.
     pub python_end: PythonEnd,
+    /// The thread that has allocated, where threads are told apart.
+    pub thread: Option<Arc<Thread>>,
+}
+
+/// A thread of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its id, as memtrace's PID namespace numbers it.
+    pub tid: u32,
+    /// Its name when its first stack arrived; empty where it had ended by then.
+    pub name: String,
 }
 
 impl RecordedStack {
@@ -46,6 +57,8 @@ impl RecordedStack {
 pub struct Announced<'a> {
     /// Its identity.
     pub stack_id: u64,
+    /// The thread whose stack it is, where threads are told apart.
+    pub tid: Option<u32>,
     /// How the walk ended.
     pub end: StackEnd,
     /// Return addresses, the innermost first.
@@ -58,6 +71,7 @@ pub struct Announced<'a> {
 #[derive(Debug, Default)]
 pub struct Stacks {
     by_id: HashMap<u64, RecordedStack>,
+    threads: HashMap<u32, Arc<Thread>>,
     /// Python frames whose code object was gone when it was to be read.
     pub python_frames_gone: u64,
     /// Stacks that reach their root, and whose Python frames have no certain place among the native ones.
@@ -72,7 +86,7 @@ impl Stacks {
         interpreter: Option<&mut Interpreter>,
         announced: &Announced<'_>,
     ) {
-        let Announced { stack_id, mut end, python, .. } = *announced;
+        let Announced { stack_id, tid, mut end, python, .. } = *announced;
         if self.by_id.contains_key(&stack_id) {
             return;
         }
@@ -91,7 +105,16 @@ impl Stacks {
             self.python_frames_gone += joined.gone;
             self.python_unjoined += u64::from(!joined.certain && is_whole && python_end.is_complete());
         }
-        self.by_id.insert(stack_id, RecordedStack { frames, end, python_end });
+        let thread = tid.map(|tid| self.thread(space.pid(), tid));
+        self.by_id.insert(stack_id, RecordedStack { frames, end, python_end, thread });
+    }
+
+    fn thread(&mut self, pid: u32, tid: u32) -> Arc<Thread> {
+        let thread = self.threads.entry(tid).or_insert_with(|| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
+            Arc::new(Thread { tid, name: name.trim_end_matches('\n').to_owned() })
+        });
+        Arc::clone(thread)
     }
 
     /// The stack with this id, if it was announced.

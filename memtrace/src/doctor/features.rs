@@ -145,6 +145,7 @@ fn kernel_program() -> [Check; 2] {
         captures: false,
         log: false,
         newcomers: Newcomers::default(),
+        threads: false,
         loop_helper: true,
     };
     let untried = "cannot be tried without the kernel program";

@@ -68,6 +68,8 @@ pub struct Settings {
     pub log: bool,
     /// Which processes beside the [watched](Kernel::watch) ones are to be told of.
     pub newcomers: Newcomers,
+    /// Whether stacks of different threads are different.
+    pub threads: bool,
     /// Whether the kernel's helper `bpf_loop` is used, where it has it (Linux 5.17). Without it stacks are walked
     /// as on older kernels.
     pub loop_helper: bool,
@@ -133,6 +135,8 @@ impl Kernel {
             captures: settings.captures.into(),
             children: offsets.is_some().into(),
             offsets: offsets.unwrap_or_default(),
+            threads: settings.threads.into(),
+            reserved: 0,
             appearances: settings.newcomers.all.into(),
         };
         let log_level: u8 = if settings.log { u8::MAX } else { 0 };

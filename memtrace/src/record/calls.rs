@@ -30,6 +30,7 @@ pub async fn count_calls(target: Target, time: Duration) -> Result<Vec<(TracedFu
         captures: false,
         log: false,
         newcomers: Newcomers::default(),
+        threads: false,
         loop_helper: true,
     };
     let engine = Engine::new(Kernel::load(&settings)?)?;

@@ -174,6 +174,10 @@ impl Counts {
     /// Adds what is to be said of a stack.
     fn add_labels(&mut self, stack: &RecordedStack, labels: &mut Vec<(String, String)>) {
         let mut add = |key: &str, value: &str| labels.push((key.to_owned(), value.to_owned()));
+        if let Some(thread) = &stack.thread {
+            add("tid", &thread.tid.to_string());
+            add("thread", if thread.name.is_empty() { "[ended]" } else { &thread.name });
+        }
         if !stack.is_complete() {
             self.incomplete += 1;
             add("stack", "incomplete");

@@ -312,10 +312,11 @@ impl Session {
 
     fn handle(&mut self, event: Option<Event>) -> Result<(), SessionError> {
         match event {
-            Some(Event::NewStack { tgid, stack_id, end, frames, python }) => {
+            Some(Event::NewStack { tgid, stack_id, tid, end, frames, python }) => {
                 // The measurement of prices has left some of memtrace's own.
                 if let Some(process) = self.processes.get_mut(tgid) {
-                    let announced = Announced { stack_id, end, frames: &frames, python: python.as_ref() };
+                    let announced =
+                        Announced { stack_id, tid, end, frames: &frames, python: python.as_ref() };
                     process.add_stack(&mut self.engine, &announced);
                 }
             }

@@ -72,6 +72,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 127, value_parser = clap::value_parser!(u32).range(1..=255))]
     max_frames: u32,
 
+    /// Tell threads apart: samples get the labels `thread` (its name) and `tid`. Makes more stacks: as many as threads
+    /// use each
+    #[arg(long)]
+    threads: bool,
+
     /// Whether to show Python functions, where the process is a CPython interpreter or has one in it
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     python: PythonMode,

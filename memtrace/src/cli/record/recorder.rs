@@ -117,6 +117,7 @@ impl Recorder<'_> {
             captures: false,
             log: self.verbosity.verbose >= 2,
             newcomers: follow.newcomers(),
+            threads: args.threads,
             loop_helper: true,
         };
         let line = targets.is_none().then(Line::new).transpose()?;
