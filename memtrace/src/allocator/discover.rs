@@ -235,6 +235,9 @@ impl Discovery {
         let ends = Ends::of(file.image, function.address);
         let hands_on = ends.as_ref().is_ok_and(|ends| file.known.take_over(ends, function, row));
         row.may_jump |= hands_on || (family == "rust" && !row.kind.frees());
+        // Those that throw have no return probe that would end what is begun here.
+        row.may_jump |=
+            !row.kind.frees() && !row.throws && file.known.calls_one_that_jumps(file.image, function);
         let site = site::choose(code, row.kind);
         let mut probe = row.probe(&site);
         let mut rets = Vec::new();
