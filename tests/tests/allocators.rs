@@ -105,7 +105,9 @@ fn in_each_way(library: &Library) {
     println!("{}", library.file);
     linked(library.linked_c, library.name);
     linked(library.linked_cpp, library.name);
-    preloaded(exact(), library, C);
+    for mode in attach_modes() {
+        preloaded(exact().attach_mode(mode), library, C);
+    }
     preloaded(exact(), library, library.cpp);
 }
 

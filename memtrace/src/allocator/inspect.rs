@@ -150,6 +150,9 @@ impl Inspected<'_, '_> {
         let ends = Ends::of(self.image, function.address);
         let hands_on = ends.as_ref().is_ok_and(|ends| self.known.take_over(ends, function, row));
         row.may_jump |= hands_on || (family == "rust" && !row.kind.frees());
+        // Those that throw have no return probe that would end what is begun here.
+        row.may_jump |=
+            !row.kind.frees() && !row.throws && self.known.calls_one_that_jumps(self.image, function);
         let site = site::choose(code, row.kind);
         let mut probe = row.probe(&site);
         let mut rets = Vec::new();

@@ -5,7 +5,10 @@
 //! Nor is one needed: the call that the wrapper makes is seen. But the reader of a profile wants to see the
 //! wrapper's caller, so the kernel program is told where wrappers stand, and leaves their frames out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     catalog::Function,
@@ -77,6 +80,20 @@ impl Known {
         places.filter_map(|address| image.function_range(address)).any(|range| {
             let code = image.bytes(range.start, range.end - range.start);
             self.leads_on(image, code, range.start, frees, depth - 1)
+        })
+    }
+
+    /// Whether an allocation function calls another one that in turn may hand its call on by a jump.
+    ///
+    /// The call of the second is known for an inner one by its return address. But where it has a return probe, the third
+    /// finds the address of the kernel's trampoline there, and not that of its caller's caller.
+    pub(super) fn calls_one_that_jumps(&self, image: &ElfImage<'_>, function: &FunctionSymbol) -> bool {
+        let allocates = |to: &Destination| self.at(to).is_some_and(|other| !other.kind.frees());
+        let destinations = flow::destinations(image, image.code(function), function.address);
+        let called = destinations.iter().filter(|to| allocates(to)).filter_map(|to| to.address);
+        called.collect::<HashSet<_>>().into_iter().any(|address| {
+            let ends = Ends::of(image, address);
+            ends.is_ok_and(|ends| ends.jumps.iter().any(|to| to.address != Some(address) && allocates(to)))
         })
     }
 
