@@ -3,8 +3,8 @@
 //! Everything here is a pure function from data to a `String`; all text that comes from the target is
 //! made printable first (see [`printable`](crate::profile::printable)).
 
-pub(crate) mod stack_line;
 mod processes;
+pub(crate) mod stack_line;
 mod summary;
 mod top;
 pub mod units;
