@@ -313,7 +313,7 @@ fn a_storm_of_short_processes_that_match() {
     assert!(seen + missed <= size + 1, "there were no more");
     // What else this machine executes meanwhile may be among those that were not seen.
     assert!(seen + missed + unseen > size, "each is recorded, or counted");
-    assert_eq!(profile.loss("processes_late") as usize, recorded.each().len() - 1);
+    assert_eq!(profile.loss("processes_late") as i64, seen - 1);
     let leaves = profile.stacks().books_of("family");
     for (of, profile) in recorded.each() {
         if of.pid == first.pid() {
@@ -374,7 +374,7 @@ fn a_tree_goes_on_when_memtrace_is_killed() {
             std::thread::sleep(Duration::from_millis(1 + 7 * round));
         }
         let objects = KernelObjects::held_by(process.pid());
-        objects.assert_present();
+        objects.assert_programs();
         process.signal(libc::SIGKILL);
         let line = process.stdout_line(|line| line.ends_with('}'));
         assert_eq!(truths(&line).into_keys().collect::<Vec<_>>(), [pid]);
@@ -424,7 +424,7 @@ fn twenty_backends_of_postgres() {
         assert_eq!(profile.loss("books_unbalanced"), 0);
     }
     assert!(profile.loss("processes_late") >= expected.len() as u64);
-    assert_names(&profile.stacks(), "postgres", &["AllocSetContextCreateInternal", "exec_simple_query"]);
+    assert_names(&profile.stacks(), "postgres", &["AllocSetContextCreateInternal", "PostgresMain"]);
     assert_sum(&profile.stacks(), each.values().map(json::Profile::stacks));
 }
 
