@@ -144,7 +144,7 @@ impl Recording {
         while !missing.is_empty() {
             println!("waiting for probes in {missing:?}");
             // When a program is executed, its libraries are not there yet.
-            let are_set = |line: &str| line.contains("probes set") && !line.contains(" probes=0");
+            let are_set = |line: &str| line.contains("probes set") && !line.contains(" functions=0");
             let line = self.process.stderr_line(are_set);
             let pid = line.split_whitespace().find_map(|word| word.strip_prefix("pid="));
             missing.remove(&pid.and_then(|pid| pid.parse().ok()).expect("it says in which process"));

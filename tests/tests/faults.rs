@@ -62,7 +62,9 @@ fn children_of_vfork_that_are_followed() {
         let recorder = exact_json().attach_mode(mode);
         let recorded = recorder.launch(&STORM.path(), &["vforks", "5"]).expect_success();
         let profile = recorded.json();
-        profile.assert_nothing_lost();
+        // What a child allocates before its exec is seen only where the kernel compares memory, and is its parent's by
+        // no stack of its own.
+        profile.assert_lost_only(if mode == "perf" { &["stacks_unannounced"] } else { &[] });
         profile.stacks().assert_books("storm", &recorded.truth());
         assert_eq!(profile.statistic("processes_count"), 11.0);
         assert_eq!(profile.statistic("children_not_followed_count"), 0.0);

@@ -212,7 +212,7 @@ impl Observed {
         // The process may run on without probes, but it must run on.
         if !paused
             && let Err(error) = self.probe_new_code(engine)
-            && !self.has_ended()
+            && !self.is_ending()
         {
             self.counts.late_errors += 1;
             tracing::warn!("{:#}", anyhow::Error::from(error));
@@ -249,7 +249,7 @@ impl Observed {
         }
         // The process may run on without probes on its new code, but it must run on.
         if let Err(error) = self.follow(engine, change, time_ns, events_out)
-            && !self.has_ended()
+            && !self.is_ending()
         {
             self.counts.late_errors += 1;
             tracing::warn!("{:#}", anyhow::Error::from(error));
@@ -321,6 +321,11 @@ impl Observed {
     /// Whether it has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.exit.as_ref().is_none_or(|exit| exit.has_ended())
+    }
+
+    /// Whether it has ended, or is about to: then nothing is wrong where its code cannot be looked at.
+    pub(super) fn is_ending(&mut self) -> bool {
+        self.has_ended() || !self.space.has_memory()
     }
 
     /// The process has ended. Its code and stacks are kept for their names, but no descriptor is.

@@ -237,7 +237,7 @@ impl Session {
         if self.pauses.is_paused() {
             for process in self.processes.living_mut() {
                 match process.set_probes_again(&mut self.engine) {
-                    Err(error) if !process.has_ended() => return Err(error),
+                    Err(error) if !process.is_ending() => return Err(error),
                     _ => {}
                 }
             }

@@ -174,6 +174,11 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Whether the process has memory: one that is about to end has none for a moment before it has ended.
+    pub(crate) fn has_memory(&mut self) -> bool {
+        !matches!(self.executable_mappings(), Err(Error::NoProcess(_) | Error::NoMemory(_)))
+    }
+
     /// The process has ended: nothing more can be read of it, so nothing of it is held open.
     pub(crate) fn close(&mut self) {
         (self.process, self.thread) = (None, None);
