@@ -558,7 +558,7 @@ impl Session {
         }
         let Engine { kernel, unwinder, .. } = self.engine;
         let mut books = kernel.books()?;
-        let (mut all, ended_without_samples) = self.processes.into_all();
+        let (mut all, without_samples) = self.processes.into_all();
         let launched = all.iter_mut().find_map(|process| process.launched.take());
         let processes = all.into_iter().map(|mut process| {
             let books = process.books.take().or_else(|| books.remove(&process.target.pid));
@@ -568,7 +568,7 @@ impl Session {
             time: self.begun.0,
             duration: self.ended.unwrap_or_default(),
             processes: processes.collect(),
-            ended_without_samples,
+            without_samples,
             // In the mode `perf` the kernel runs the programs for all processes that share the memory, such as a
             // child between vfork and exec. What is left are these, and what has no stack of any process.
             without_stack: books.remove(&0).unwrap_or_default().totals,
