@@ -6,6 +6,7 @@ use memtrace_common::{Counter, StackTotals, inherited_stack, sampling};
 
 use super::{
     EventWriter, Recording, cost, live, losses,
+    processes::WithoutSamples,
     recording::{Process, sampled},
     stacks,
 };
@@ -127,7 +128,7 @@ pub async fn profile(recording: &Recording, scope: Scope, interval: u64, names: 
     profile.statistics.push(Statistic {
         name: "processes",
         unit: "count",
-        value: (recording.processes.len() as u64 + recording.ended_without_samples) as f64,
+        value: (recording.processes.len() as u64 + recording.without_samples.count) as f64,
     });
     profile.comments = comments(recording, processes, interval);
     profile
@@ -298,14 +299,21 @@ fn add_losses(profile: &mut Profile, recording: &Recording, processes: &[Process
         recording.newcomers.unseen,
         "processes of this machine executed a program, or were created by recorded ones, and had ended before it could be seen whether they match what was asked for: if they do, what they allocated is missing",
     );
+    // In the profile of one process only its own counts.
+    let others = if processes.len() == recording.processes.len() {
+        recording.without_samples
+    } else {
+        WithoutSamples::default()
+    };
+    let lateness = others.lateness.as_micros() as u64 + sum(|process| process.late.as_micros() as u64);
     profile.losses.add(
         "processes_late",
-        sum(|process| (!process.late.is_zero()).into()),
+        others.late + sum(|process| (!process.late.is_zero()).into()),
         "processes were noticed when they had begun, and ran for a moment before their probes were set: what they allocated until then is missing, and so are its frees",
     );
     profile.losses.add(
         "processes_late_milliseconds",
-        sum(|process| process.late.as_micros() as u64).div_ceil(1000),
+        lateness.div_ceil(1000),
         "milliseconds that these processes ran in all before their probes were set",
     );
     profile.losses.add(

@@ -43,6 +43,8 @@ pub(super) struct Observed {
     pub(super) counts: Counts,
     /// What the books said of it, if it has ended and they were taken.
     pub(super) books: Option<Books>,
+    /// Whether it is recorded because another recorded process has created it.
+    pub(super) is_child: bool,
     /// Its place among the processes of the recording.
     pub(super) order: u64,
 }
@@ -110,6 +112,7 @@ impl Observed {
             mappings_read: 0,
             counts: Counts::default(),
             books: None,
+            is_child: false,
             order: 0,
         })
     }

@@ -1,6 +1,9 @@
 //! The processes of a recording: those under observation, and those that were.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{engine::Engine, observed::Observed};
 use crate::kernel::LoadError;
@@ -12,7 +15,26 @@ pub(super) struct Processes {
     /// In the order in which their ends were noticed. Numbers may occur twice.
     ended: Vec<Observed>,
     /// How many have ended without a sample, of which nothing is kept.
-    without_samples: u64,
+    without_samples: WithoutSamples,
+}
+
+/// What is known of processes that have ended without a sample.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WithoutSamples {
+    /// How many there were.
+    pub(super) count: u64,
+    /// How many of them were [late](super::Process::late).
+    pub(super) late: u64,
+    /// For how long in all.
+    pub(super) lateness: Duration,
+}
+
+impl WithoutSamples {
+    fn add(&mut self, process: &Observed) {
+        self.count += 1;
+        self.late += u64::from(!process.late.is_zero());
+        self.lateness += process.late;
+    }
 }
 
 impl Processes {
@@ -46,7 +68,7 @@ impl Processes {
 
     /// How many there were.
     pub(super) fn count(&self) -> u64 {
-        self.living.len() as u64 + self.ended.len() as u64 + self.without_samples
+        self.living.len() as u64 + self.ended.len() as u64 + self.without_samples.count
     }
 
     /// A process has ended.
@@ -77,14 +99,19 @@ impl Processes {
         for process in self.ended.iter_mut().filter(|process| process.books.is_none()) {
             process.books = Some(books.remove(&process.target.pid).unwrap_or_default());
         }
-        let before = self.ended.len();
-        self.ended.retain(|process| process.is_worth_keeping());
-        self.without_samples += (before - self.ended.len()) as u64;
+        let without_samples = &mut self.without_samples;
+        self.ended.retain(|process| {
+            let keeps = process.is_worth_keeping();
+            if !keeps {
+                without_samples.add(process);
+            }
+            keeps
+        });
         Ok(())
     }
 
     /// All of them, in order of their numbers, and how many more there were.
-    pub(super) fn into_all(self) -> (Vec<Observed>, u64) {
+    pub(super) fn into_all(self) -> (Vec<Observed>, WithoutSamples) {
         let mut all: Vec<_> = self.living.into_values().chain(self.ended).collect();
         all.sort_by_key(|process| process.order);
         (all, self.without_samples)

@@ -10,6 +10,7 @@ use memtrace_common::{StackTotals, inherited_stack};
 use super::{
     EventWriter,
     observed::{Counts, Observed},
+    processes::WithoutSamples,
     session::Newcomers,
 };
 use crate::{
@@ -29,8 +30,8 @@ pub struct Recording {
     pub duration: Duration,
     /// The processes in the order in which they were first seen: at least one.
     pub processes: Vec<Process>,
-    /// How many more had ended without a sample.
-    pub ended_without_samples: u64,
+    /// Those that had ended without a sample.
+    pub(super) without_samples: WithoutSamples,
     /// What could not be entered under any stack of any process.
     pub without_stack: Vec<(u64, StackTotals)>,
     pub(super) newcomers: Newcomers,

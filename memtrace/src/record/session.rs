@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     allocator::{self, Custom},
-    collect::{Announced, CapturedWalk, Event},
+    collect::{Announced, CapturedWalk, Event, ImageChange},
     kernel::{AttachMode, Counters, LoadError},
     readable::readable,
     target::{Labels, Launched, Selection, Target, TargetError},
@@ -337,7 +337,9 @@ impl Session {
             }
             Some(Event::ImageChanged { tgid, change, time_ns }) => {
                 let paused = self.pauses.is_paused();
-                if let Some(process) = self.processes.get_mut(tgid) {
+                if change == ImageChange::Exec && self.is_another_program(tgid) {
+                    self.leave(tgid, time_ns)?;
+                } else if let Some(process) = self.processes.get_mut(tgid) {
                     let events_out = self.events_out.as_mut();
                     process.image_changed(&mut self.engine, change, time_ns, paused, events_out)?;
                 }
@@ -346,6 +348,25 @@ impl Session {
             None => self.unknown_events += 1,
         }
         Ok(())
+    }
+
+    /// Whether a child that was recorded because it matched as its creator does, such as by the name that it has from it,
+    /// has executed a program by which it does not match.
+    fn is_another_program(&mut self, pid: u32) -> bool {
+        let Follow::Matching(selection) = &self.options.follow else { return false };
+        self.processes.get_mut(pid).is_some_and(|process| {
+            process.is_child && !process.has_ended() && selection.matches(pid).is_none()
+        })
+    }
+
+    /// Records a process no more, which has executed another program at `time_ns`.
+    fn leave(&mut self, pid: u32, time_ns: u64) -> Result<(), SessionError> {
+        self.engine.kernel.forget_live(pid, time_ns)?;
+        if let Some(out) = &mut self.events_out {
+            out.write_exec(pid, time_ns);
+        }
+        self.newcomers.unwanted += 1;
+        Ok(self.processes.end(&mut self.engine, pid)?)
     }
 
     /// There is a new process, which is recorded if it is one that is meant. `time_ns` (nanoseconds of
@@ -398,6 +419,7 @@ impl Session {
                 return Ok(());
             }
         };
+        process.is_child = parent.is_some();
         self.engine.kernel.watch(pid, self.options.follow.watch(stops))?;
         process.begins(&mut self.engine, self.pauses.is_paused(), time_ns);
         self.add(process);
@@ -591,7 +613,7 @@ impl Session {
             (function.clone(), calls.unwrap_or_default())
         });
         let mut books = kernel.books()?;
-        let (mut all, ended_without_samples) = self.processes.into_all();
+        let (mut all, without_samples) = self.processes.into_all();
         let launched = all.iter_mut().find_map(|process| process.launched.take());
         let processes = all.into_iter().map(|mut process| {
             let books = process.books.take().or_else(|| books.remove(&process.target.pid));
@@ -601,7 +623,7 @@ impl Session {
             time: self.begun.0,
             duration: self.ended.unwrap_or_default(),
             processes: processes.collect(),
-            ended_without_samples,
+            without_samples,
             functions: functions.collect(),
             unseen_growth: self.silence.growth(),
             // In the mode `perf` the kernel runs the programs for all processes that share the memory, such as a
