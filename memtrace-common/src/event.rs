@@ -81,6 +81,8 @@ pub struct ImageChanged {
     pub parent: u32,
     /// Always 0: the record has no hidden padding.
     pub reserved: u32,
+    /// The name of the thread that it happened in, up to a zero byte (`TASK_COMM_LEN`, include/linux/sched.h).
+    pub comm: [u8; 16],
 }
 
 /// Bit in the table of watched processes: a process is stopped (`SIGSTOP`) with each event until it is let go on.
@@ -112,7 +114,7 @@ mod tests {
     #[test]
     fn records_have_the_size_both_sides_expect() {
         assert_eq!(size_of::<NewStack>(), 32 + MAX_FRAMES * 8 + size_of::<PythonFrames>());
-        assert_eq!(size_of::<ImageChanged>(), 24);
+        assert_eq!(size_of::<ImageChanged>(), 40);
         assert_eq!(size_of::<Newborn>(), 24);
         assert_eq!(size_of::<BlockEvent>(), 32 + size_of::<Block>());
     }

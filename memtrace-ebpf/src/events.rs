@@ -1,7 +1,10 @@
 //! What goes to userspace through the ring buffer.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_ns, bpf_send_signal},
+    helpers::{
+        bpf_get_current_comm,
+        generated::{bpf_ktime_get_ns, bpf_send_signal},
+    },
     macros::map,
     maps::{HashMap, RingBuf},
 };
@@ -77,7 +80,8 @@ pub(crate) fn image_changed(kind: u32) -> bool {
 #[inline(never)]
 pub(crate) fn send_image_changed(kind: u32, tgid: u32, parent: u32, time_ns: u64, watch: u32) {
     diagnostics::say(|| diagnostics::image_changed(tgid, kind));
-    let event = ImageChanged { kind, tgid, time_ns, parent, reserved: 0 };
+    let comm = bpf_get_current_comm().unwrap_or_default();
+    let event = ImageChanged { kind, tgid, time_ns, parent, reserved: 0, comm };
     let Some(mut place) = EVENTS.reserve::<ImageChanged>(0) else {
         // The process must not wait for an answer that nobody will give.
         count(Counter::ImageChangesLost);

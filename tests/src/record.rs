@@ -54,6 +54,11 @@ impl Recorder {
         self.option("--attach-mode").option(mode)
     }
 
+    /// Of the command alone: some fixtures have children whose objects are not in the truth that they tell.
+    pub fn alone(self) -> Self {
+        self.option("--follow").option("none")
+    }
+
     /// With one more word on the command line.
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());

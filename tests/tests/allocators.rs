@@ -91,7 +91,7 @@ fn exact() -> Recorder {
 }
 
 fn linked(program: Build, allocator: &str) {
-    assert_exact(exact().launch(&program.path(), &["run", "1", "8"]), allocator);
+    assert_exact(exact().alone().launch(&program.path(), &["run", "1", "8"]), allocator);
 }
 
 fn preloaded(recorder: Recorder, library: &Library, program: Build) {
@@ -106,9 +106,9 @@ fn in_each_way(library: &Library) {
     linked(library.linked_c, library.name);
     linked(library.linked_cpp, library.name);
     for mode in attach_modes() {
-        preloaded(exact().attach_mode(mode), library, C);
+        preloaded(exact().alone().attach_mode(mode), library, C);
     }
-    preloaded(exact(), library, library.cpp);
+    preloaded(exact().alone(), library, library.cpp);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn mimalloc_is_exact() {
 fn operators_that_throw_are_exact_in_every_attach_mode() {
     for mode in attach_modes() {
         for library in [JEMALLOC, TCMALLOC] {
-            preloaded(exact().attach_mode(mode), &library, library.cpp);
+            preloaded(exact().alone().attach_mode(mode), &library, library.cpp);
         }
     }
 }

@@ -19,7 +19,7 @@ fn bcc_4970_nested_calls_do_not_mix_up_their_sizes() {
     let program = RANDOM_C.path();
     for mode in attach_modes() {
         let arguments = ["--", "env", &preload, program.to_str().unwrap(), "run", "1", "8"];
-        let recorded = exact_json().attach_mode(mode).run(&arguments).expect_success();
+        let recorded = exact_json().alone().attach_mode(mode).run(&arguments).expect_success();
         recorded.json().assert_nothing_lost();
         recorded.json().stacks().assert_sites(&recorded.truth());
     }

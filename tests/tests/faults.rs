@@ -73,7 +73,7 @@ fn children_of_vfork_that_are_followed() {
 
 /// Only the command itself.
 fn alone(recorder: Recorder) -> Recorder {
-    recorder.option("--follow").option("none")
+    recorder.alone()
 }
 
 #[track_caller]

@@ -35,7 +35,7 @@ fn assert_equal(recorded: Recorded, truth: &Books, program: Build) {
 }
 
 fn launched(program: Build, recorder: Recorder) {
-    let recorded = recorder.output("out.json").launch(&program.path(), &["run", "1", &seeds()]);
+    let recorded = recorder.alone().output("out.json").launch(&program.path(), &["run", "1", &seeds()]);
     let truth = truth(&recorded.outcome.stdout);
     assert_equal(recorded, &truth, program);
 }

@@ -75,6 +75,8 @@ pub enum Event {
         parent: Option<u32>,
         /// When it was created, or has executed the program: nanoseconds of `CLOCK_MONOTONIC`.
         time_ns: u64,
+        /// Its name then, as `/proc/PID/comm` has it.
+        comm: String,
     },
     /// The code of a watched process may be another one from here on.
     ImageChanged {
@@ -131,7 +133,10 @@ impl Event {
         };
         let newcomer = |parent| {
             let time_ns = u64_at(bytes, std::mem::offset_of!(ImageChanged, time_ns))?;
-            Some(Self::Newcomer { tgid, parent, time_ns })
+            let start = std::mem::offset_of!(ImageChanged, comm);
+            let name = bytes.get(start..start + 16)?.split(|&byte| byte == 0).next()?;
+            let comm = String::from_utf8_lossy(name).into_owned();
+            Some(Self::Newcomer { tgid, parent, time_ns, comm })
         };
         match u32_at(bytes, 0)? {
             EVENT_NEW_STACK => {

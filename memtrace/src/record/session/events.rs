@@ -91,7 +91,9 @@ impl Session {
                     process.image_changed(&mut self.engine, change, time_ns, paused, events_out)?;
                 }
             }
-            Some(Event::Newcomer { tgid, parent, time_ns }) => self.newcomer(tgid, parent, time_ns)?,
+            Some(Event::Newcomer { tgid, parent, time_ns, comm }) => {
+                self.newcomer(tgid, parent, time_ns, &comm)?;
+            }
             None => self.unknown_events += 1,
         }
         Ok(())

@@ -40,12 +40,13 @@ impl Session {
     }
 
     /// There is a new process, which is recorded if it is one that is meant. `time_ns` (nanoseconds of
-    /// `CLOCK_MONOTONIC`) is when it began.
+    /// `CLOCK_MONOTONIC`) is when it began, and `comm` its name then.
     pub(super) fn newcomer(
         &mut self,
         pid: u32,
         parent: Option<u32>,
         time_ns: u64,
+        comm: &str,
     ) -> Result<(), SessionError> {
         // An earlier process of the same number has ended.
         if self.processes.get_mut(pid).is_some_and(|process| process.has_ended()) {
@@ -66,7 +67,10 @@ impl Session {
         let Some(labels) = labels else {
             let has_ended =
                 matches!(Target::open(pid), Err(TargetError::NotFound(_) | TargetError::Zombie(_)));
-            self.newcomers.unseen += u64::from(has_ended);
+            match has_ended && self.is_meant_by_name(comm) {
+                true => self.newcomers.missed += 1,
+                false => self.newcomers.unseen += u64::from(has_ended),
+            }
             if parent.is_some() {
                 self.newcomers.unwanted += u64::from(!has_ended);
                 self.engine.kernel.unwatch(pid)?;
@@ -99,6 +103,12 @@ impl Session {
         process.begins(&mut self.engine, self.pauses.is_paused(), time_ns);
         self.add(process);
         Ok(())
+    }
+
+    /// Whether a process that was called so is one that is meant. If not, it may still be by another of its names.
+    fn is_meant_by_name(&self, comm: &str) -> bool {
+        let Follow::Matching(selection) = &self.options.follow else { return false };
+        selection.criteria().only_name().is_some_and(|name| name.is_match(comm))
     }
 
     /// Looks for processes that match and were not noticed.

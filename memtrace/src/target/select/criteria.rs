@@ -37,6 +37,12 @@ impl Criteria {
         !self.pids.is_empty() && !self.all && !self.describes()
     }
 
+    /// The name, if nothing else was given.
+    pub fn only_name(&self) -> Option<&Regex> {
+        let others = Self { name: None, ..self.clone() };
+        self.name.as_ref().filter(|_| others.is_empty())
+    }
+
     /// Whether anything is asked for that has to be looked up in the process.
     fn describes(&self) -> bool {
         self.name.is_some()
