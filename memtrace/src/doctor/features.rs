@@ -133,7 +133,7 @@ fn kernel_program() -> [Check; 2] {
     let tracepoint = Check::required(
         "exec_tracepoint",
         "BTF tracepoint",
-        "noticing that the target executes another program (sched_process_exec)",
+        "noticing new processes, and that one executes another program (sched_process_exec, task_newtask, page_fault_user)",
     );
     let mode = AttachMode::best();
     let settings = Settings {
@@ -144,7 +144,7 @@ fn kernel_program() -> [Check; 2] {
         events: false,
         captures: false,
         log: false,
-        newcomers: Newcomers::default(),
+        newcomers: Newcomers { children: true, all: true },
         threads: false,
         loop_helper: true,
     };
@@ -167,7 +167,7 @@ fn kernel_program() -> [Check; 2] {
         }
     };
     let tracepoint = match kernel.watch(std::process::id(), Watch::default()) {
-        Ok(()) => tracepoint.ok("sched_process_exec attached"),
+        Ok(()) => tracepoint.ok("sched_process_exec and others attached"),
         Err(error) => tracepoint.failed(&error, |errno| remedy(errno, REPORT)),
     };
     [program.ok("loaded: the verifier accepts all of it"), tracepoint]

@@ -9,6 +9,7 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
     util::nr_cpus,
 };
+use aya_obj::btf::BtfKind;
 use memtrace_common::{Config, STACK_NOT_RECORDED, StackTotals, sampling};
 
 use super::{
@@ -84,6 +85,12 @@ pub struct Newcomers {
     pub all: bool,
 }
 
+/// Whether the kernel has a tracepoint for programs of this kind: it names a type for each
+/// (include/trace/bpf_probe.h).
+fn has_tracepoint(btf: &Btf, name: &str) -> bool {
+    btf.id_by_type_name_kind(&format!("btf_trace_{name}"), BtfKind::Typedef).is_ok()
+}
+
 fn denied(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -121,7 +128,12 @@ impl Kernel {
     pub fn load(settings: &Settings) -> Result<Self, LoadError> {
         let btf = Btf::from_sys_fs().map_err(LoadError::NoBtf)?;
         let (pid_namespace_dev, pid_namespace_ino) = namespace::own().map_err(LoadError::Namespace)?;
-        let offsets = settings.newcomers.children.then(btf_member::task_offsets).flatten();
+        // Without the one tracepoint or the other facts children cannot be followed, and are counted.
+        let can_follow = has_tracepoint(&btf, FIRST_FAULT.1);
+        let offsets = (settings.newcomers.children && can_follow).then(btf_member::task_offsets).flatten();
+        if settings.newcomers.children && offsets.is_none() {
+            tracing::warn!("this kernel does not say enough of its tasks: children are not followed");
+        }
         let config = Config {
             pid_namespace_dev,
             pid_namespace_ino,
