@@ -3,8 +3,9 @@
 //! A new process is known to the tracepoint of its creation, in its creator's context, where it cannot be stopped. It
 //! is remembered there by its number, and looked up where it shows up itself:
 //!
-//! - at its first page fault, which comes with its first instruction: fork copies no page table entries of files
-//!   (mm/memory.c, `vma_needs_copy`), so the code that it goes on with has to be mapped anew;
+//! - at its first page fault, which comes with its first instructions: they write to the stack, whose pages are its
+//!   creator's until they are written to (mm/memory.c, `copy_present_ptes`), and run code of files, of which fork copies
+//!   no page table entries where nothing was written (`vma_needs_copy`);
 //! - or when it executes a program: until then a process of vfork or posix_spawn runs in its creator's memory.
 
 use aya_ebpf::{
