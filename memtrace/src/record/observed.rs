@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use procfs::process::Process;
 
-use super::{
-    EventWriter, Options, SessionError, cost, engine::Engine, python::Python, session::monotonic_ns,
-};
+use super::{EventWriter, Options, SessionError, clock::monotonic_ns, cost, engine::Engine, python::Python};
 use crate::{
     allocator::{Discovered, Discovery, Linkage},
     attach::{self, Plan, Probes},

@@ -9,9 +9,9 @@ use memtrace_common::{StackTotals, inherited_stack};
 
 use super::{
     EventWriter,
+    newcomers::Newcomers,
     observed::{Counts, Observed},
     processes::WithoutSamples,
-    session::Newcomers,
 };
 use crate::{
     attach::TracedFunction,

@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::HashMap, fmt::Write};
 
-use super::{SummaryOptions, summary::statistic, units};
+use super::{
+    SummaryOptions, units,
+    values::{state, statistic},
+};
 use crate::profile::{Profile, Sample, printable};
 
 /// What one process has.
@@ -40,7 +43,7 @@ pub(super) fn write(out: &mut String, profile: &Profile, options: &SummaryOption
     let total = rows.iter().map(|row| row.value).sum();
     let value_type = &profile.value_types[profile.default_value];
     let amount = |value| if value_type.unit == "bytes" { units::bytes(value) } else { units::count(value) };
-    let heading = format!("Processes by {} {}:", value_type.unit, super::summary::state(value_type));
+    let heading = format!("Processes by {} {}:", value_type.unit, state(value_type));
     writeln!(out, "\n{}", options.heading(&heading))?;
     let shown = &rows[..rows.len().min(options.top)];
     let widest = shown.iter().map(|row| row.pid.len()).max().unwrap_or(0);

@@ -4,45 +4,11 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::stack_line::{self, LEAST_ROOM, length, stack_line};
-use super::{processes, units};
+use super::{
+    SummaryOptions, processes, units,
+    values::{prefix, state, statistic},
+};
 use crate::profile::{Frame, Profile, Sample, ValueType, printable};
-
-/// What [`summary()`] and the other reports show, and how.
-#[derive(Clone, Debug)]
-pub struct SummaryOptions {
-    /// How many stacks are shown. Default: 10.
-    pub top: usize,
-    /// The terminal's width in characters; lines of stacks are kept within it, unless that would leave
-    /// too little to read. Default: 100.
-    pub width: usize,
-    /// Whether headings are set off by terminal escapes. Default: no.
-    pub color: bool,
-}
-
-impl Default for SummaryOptions {
-    fn default() -> Self {
-        Self { top: 10, width: 100, color: false }
-    }
-}
-
-const BOLD: &str = "\x1b[1m";
-const YELLOW: &str = "\x1b[1;33m";
-
-impl SummaryOptions {
-    /// A heading.
-    pub(crate) fn heading(&self, text: &str) -> String {
-        self.styled(text, BOLD)
-    }
-
-    /// The heading of what should worry the reader.
-    pub(crate) fn warning(&self, text: &str) -> String {
-        self.styled(text, YELLOW)
-    }
-
-    fn styled(&self, text: &str, style: &str) -> String {
-        if self.color { format!("{style}{text}\x1b[0m") } else { text.to_owned() }
-    }
-}
 
 /// The summary of a profile: some lines of text, each with its newline.
 ///
@@ -129,10 +95,6 @@ fn write_top(out: &mut String, profile: &Profile, options: &SummaryOptions) -> s
         )?;
     }
     Ok(())
-}
-
-pub(super) fn statistic(profile: &Profile, name: &str) -> Option<f64> {
-    profile.statistics.iter().find(|it| it.name == name).map(|it| it.value)
 }
 
 /// That there were child processes, of which the profile has nothing.
@@ -242,19 +204,6 @@ fn stack(profile: &Profile, sample: &Sample, room: usize) -> String {
 
 fn frame_text(frame: &Frame<'_>) -> String {
     stack_line::frame_text(&frame.name(), frame.file().map(|file| (file, frame.line)))
-}
-
-/// `inuse` and `alloc` of Go's value types in words.
-pub(super) fn state(value_type: &ValueType) -> String {
-    match prefix(value_type) {
-        "inuse" => "in use".to_owned(),
-        "alloc" => "allocated".to_owned(),
-        other => other.replace('_', " "),
-    }
-}
-
-fn prefix(value_type: &ValueType) -> &'static str {
-    value_type.kind.rsplit_once('_').map_or(value_type.kind, |(prefix, _)| prefix)
 }
 
 /// The value that counts what `value_type` weighs: for `inuse_space` in bytes, `inuse_objects`.

@@ -4,10 +4,8 @@ mod events;
 mod finish;
 mod newcomers;
 
-pub(super) use newcomers::Newcomers;
-
 use std::{
-    sync::{Arc, mpsc},
+    sync::mpsc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,8 +13,8 @@ use aya::maps::{MapData, RingBuf};
 use tokio::{io::unix::AsyncFd, sync::mpsc as async_mpsc};
 
 use super::{
-    EventWriter, Follow, PythonMode, SessionError, engine::Engine, observed::Observed, pause::Pauses,
-    processes::Processes, silence::Silence,
+    EventWriter, Follow, Options, SessionError, engine::Engine, newcomers::Newcomers, observed::Observed,
+    pause::Pauses, processes::Processes, silence::Silence,
 };
 use crate::{
     allocator,
@@ -46,18 +44,6 @@ pub struct Session {
     pauses: Pauses,
     silence: Silence,
     unknown_events: u64,
-}
-
-/// What is recorded.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Whether Python functions are shown.
-    pub python: PythonMode,
-    /// Which new processes are recorded, too. The kernel program must have been loaded with
-    /// [its newcomers](Follow::newcomers).
-    pub follow: Follow,
-    /// Which allocators are looked for.
-    pub allocators: Arc<allocator::Files>,
 }
 
 impl Session {
@@ -339,10 +325,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Now, as the kernel program tells the time (`bpf_ktime_get_ns`): nanoseconds of `CLOCK_MONOTONIC`.
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

@@ -8,17 +8,6 @@ use crate::{
     target::{Target, TargetError},
 };
 
-/// What became of new processes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in super::super) struct Newcomers {
-    /// They had ended before anything could be done.
-    pub(in super::super) missed: u64,
-    /// They had ended before it could be seen whether they are meant.
-    pub(in super::super) unseen: u64,
-    /// They were created by recorded ones, but are none of those that were meant.
-    pub(in super::super) unwanted: u64,
-}
-
 impl Session {
     /// Whether a child that was recorded because it matched as its creator does, such as by the name that it has from it,
     /// has executed a program by which it does not match.

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
+use super::super::options::{BOLD, YELLOW};
 use super::*;
 use crate::output::sample;
 use crate::profile::{Function, Line, Location, Mapping, arbitrary};
