@@ -38,33 +38,31 @@ fn request(ctx: &ProbeContext, probe: Probe) -> Option<Request> {
     let second = || ctx.arg::<u64>(1);
     let third = || ctx.arg::<u64>(2);
     let plain = |size| Request { size, old_address: 0, result_pointer: 0 };
-    Some(match probe.kind {
-        FunctionKind::Malloc => plain(first),
-        FunctionKind::Calloc => plain(product(first, second()?)),
-        FunctionKind::AlignedAlloc => plain(second()?),
-        FunctionKind::PosixMemalign => Request { size: third()?, old_address: 0, result_pointer: first },
-        FunctionKind::Realloc => Request { size: second()?, old_address: first, result_pointer: 0 },
-        FunctionKind::ReallocArray => {
-            Request { size: product(second()?, third()?), old_address: first, result_pointer: 0 }
+    let counted = |size, old_address| Request { size, old_address, result_pointer: 0 };
+    let (count, mut request) = match probe.kind {
+        FunctionKind::Malloc => return Some(plain(first)),
+        FunctionKind::Calloc => (first, counted(second()?, 0)),
+        FunctionKind::AlignedAlloc => return Some(plain(second()?)),
+        FunctionKind::PosixMemalign => {
+            return Some(Request { size: third()?, old_address: 0, result_pointer: first });
         }
+        FunctionKind::Realloc => return Some(counted(second()?, first)),
+        FunctionKind::ReallocArray => (second()?, counted(third()?, first)),
         FunctionKind::Other => shaped(ctx, probe.arguments),
         FunctionKind::Free | FunctionKind::OtherFree => return None,
-    })
+    };
+    // In one place for all kinds: the verifier follows every way through this.
+    request.size = product(count, request.size);
+    Some(request)
 }
 
-/// The request to a function whose arguments are where `arguments` says.
+/// The request to a function whose arguments are where `arguments` says, for one element, and the number of elements.
 #[inline(always)]
-fn shaped(ctx: &ProbeContext, arguments: Arguments) -> Request {
-    let optional = |number: Option<u8>| number.map_or(0, |number| arch::argument(ctx, number));
+fn shaped(ctx: &ProbeContext, arguments: Arguments) -> (u64, Request) {
+    let or = |number: Option<u8>, otherwise| number.map_or(otherwise, |number| arch::argument(ctx, number));
     let size = arch::argument(ctx, arguments.size);
-    Request {
-        size: match arguments.count {
-            Some(count) => product(arch::argument(ctx, count), size),
-            None => size,
-        },
-        old_address: optional(arguments.block),
-        result_pointer: optional(arguments.result),
-    }
+    let (old_address, result_pointer) = (or(arguments.block, 0), or(arguments.result, 0));
+    (or(arguments.count, 1), Request { size, old_address, result_pointer })
 }
 
 /// Handles the entry of an allocation function. Returns whether its return has to be seen.
@@ -109,6 +107,18 @@ fn remember(
     outermost: bool,
     cleans: bool,
 ) -> bool {
+    // SAFETY: the helper takes nothing and returns a number.
+    let time_ns = unsafe { bpf_ktime_get_ns() };
+    // Always 0, but the verifier cannot know: what it knows of numbers by the way that it came, it would carry through
+    // all that follows, once for each kind of function.
+    let unknown = 0_u64.wrapping_sub(time_ns >> 63);
+    let request = &Request {
+        size: request.size ^ unknown,
+        old_address: request.old_address ^ unknown,
+        result_pointer: request.result_pointer ^ unknown,
+    };
+    let threshold = threshold ^ unknown;
+    let outermost = u64::from(outermost) ^ unknown != 0;
     // SAFETY: the registers are the context of this program.
     let regs: &pt_regs = unsafe { &*ctx.regs };
     let pid_tgid = task::pid_tgid();
@@ -126,8 +136,7 @@ fn remember(
         return_address: if probe.at_ret { arch::return_address(regs).unwrap_or_default() } else { 0 },
         outermost: outermost.into(),
         function: probe.function.into(),
-        // SAFETY: the helper takes nothing and returns a number.
-        time_ns: unsafe { bpf_ktime_get_ns() },
+        time_ns,
     };
     if call.old_address != 0 {
         books::take_out(pid_tgid, call.old_address, &mut call.old);
