@@ -9,7 +9,7 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
     util::nr_cpus,
 };
-use memtrace_common::{Config, STACK_NOT_RECORDED, StackTotals, sampling};
+use memtrace_common::{Config, STACK_NOT_RECORDED, StackTotals, UsdtPlaces, sampling};
 
 use super::{
     AttachMode, Counters, LoadError, MultiPrograms, Prices, btf_member, forgotten::Forgotten,
@@ -111,6 +111,8 @@ pub struct Kernel {
     /// What is off the books since an exec.
     pub(super) forgotten: Forgotten,
     pub(super) ring_bytes: u32,
+    /// Where statically defined probes have their arguments: those that the kernel program knows.
+    pub(super) usdt_places: Vec<UsdtPlaces>,
 }
 
 impl Kernel {
@@ -182,6 +184,7 @@ impl Kernel {
             forgotten: Forgotten::default(),
             interval: settings.interval,
             ring_bytes: settings.limits.ring,
+            usdt_places: Vec::new(),
         };
         kernel.reset()?;
         Ok(kernel)
