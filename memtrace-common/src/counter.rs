@@ -94,6 +94,8 @@ counters! {
     PythonTruncated,
     /// The interpreter had more threads than were looked at: the Python frames of a stack are missing.
     PythonTooManyThreads,
+    /// The arguments of a USDT probe could not be read, or no allocation can have such: it was not recorded.
+    UsdtUnreadable,
     /// The ring buffer was full when a [`Capture`](crate::Capture) was to be sent.
     CapturesLost,
 }

@@ -102,6 +102,9 @@ pub struct Probe {
     pub arguments: Arguments,
     /// The function's number, below [`MAX_FUNCTIONS`]: its calls are counted under it, and its stacks carry it.
     pub function: u16,
+    /// The number of the [`UsdtPlaces`](crate::UsdtPlaces) of a statically defined probe, which has its
+    /// arguments there instead of where a function has them; 0 for functions.
+    pub places: u16,
 }
 
 /// How many functions can have numbers of their own, in all processes that are recorded together.
@@ -118,7 +121,7 @@ impl Probe {
     pub fn new(kind: FunctionKind) -> Self {
         let function = if kind.frees() { OTHER_FREES } else { OTHER_ALLOCATIONS };
         let arguments = Arguments::default();
-        Self { kind, may_jump: false, stepped: false, at_ret: false, arguments, function }
+        Self { kind, may_jump: false, stepped: false, at_ret: false, arguments, function, places: 0 }
     }
 
     /// The cookie that stands for this probe.
@@ -129,6 +132,7 @@ impl Probe {
             | u64::from(self.at_ret) << 10
             | self.arguments.bits() << 16
             | u64::from(self.function) << 32
+            | u64::from(self.places) << 48
     }
 
     /// The probe behind a cookie.
@@ -142,6 +146,7 @@ impl Probe {
             at_ret: cookie & 1 << 10 != 0,
             arguments: Arguments::from_bits(cookie >> 16),
             function: (cookie >> 32) as u16,
+            places: (cookie >> 48) as u16,
         })
     }
 }
@@ -149,6 +154,7 @@ impl Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MAX_USDT_PLACES;
 
     #[test]
     fn cookies_lead_back_to_their_probe() {
@@ -163,8 +169,10 @@ mod tests {
                 for arguments in shapes {
                     let [may_jump, stepped, at_ret] = [1, 2, 4].map(|flag| flags & flag != 0);
                     let function = MAX_FUNCTIONS - 1;
-                    let probe = Probe { kind, may_jump, stepped, at_ret, arguments, function };
-                    assert_eq!(Probe::from_cookie(probe.cookie()), Some(probe));
+                    for places in [0, 1, MAX_USDT_PLACES - 1] {
+                        let probe = Probe { kind, may_jump, stepped, at_ret, arguments, function, places };
+                        assert_eq!(Probe::from_cookie(probe.cookie()), Some(probe));
+                    }
                 }
             }
         }

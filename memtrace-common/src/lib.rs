@@ -16,6 +16,7 @@ pub mod python;
 pub mod sampling;
 mod stack;
 pub mod unwind;
+mod usdt;
 
 pub use capture::{CAPTURE_PAGE, CAPTURE_PAGES, Capture, EVENT_CAPTURE};
 pub use config::{Config, TaskOffsets};
@@ -32,3 +33,6 @@ pub use live::{
     Wrappers,
 };
 pub use stack::{MAX_FRAMES, STACK_NOT_RECORDED, StackEnd, StackTotals, inherited_stack};
+pub use usdt::{
+    ArgumentPlace, IN_MEMORY, IN_PROBE, IN_REGISTER, MAX_USDT_PLACES, USDT_ARGUMENTS, UsdtPlaces,
+};

@@ -139,6 +139,22 @@ pub fn weight(size: u64, threshold: u64) -> Weight {
     Weight { objects, bytes: whole + part }
 }
 
+/// A sample that its own process has drawn is smaller, and stands for fewer bytes: what programs have of an address
+/// space on x86-64 (Documentation/arch/x86/x86_64/mm.rst).
+const MAX_SAMPLE: u64 = 1 << 47;
+
+/// What an allocation of `size` bytes stands for that its own process has sampled, and that stands for `bytes`
+/// bytes by what the process says. `None` where no address space could hold such.
+#[inline(always)]
+pub fn weight_of_sample(size: u64, bytes: u64) -> Option<Weight> {
+    if size >= MAX_SAMPLE || bytes >= MAX_SAMPLE {
+        return None;
+    }
+    // An object without bytes is drawn as if it had one.
+    let size = if size == 0 { 1 } else { size };
+    Some(Weight { objects: (bytes * OBJECT_UNIT + size / 2) / size, bytes: bytes * BYTE_UNIT })
+}
+
 /// What one sampled allocation adds to the variance of its stack's estimates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Variance {
@@ -224,6 +240,23 @@ mod tests {
             assert_eq!(threshold, CERTAIN);
             assert_eq!(weight(size, threshold), Weight { objects: OBJECT_UNIT, bytes: size * BYTE_UNIT });
         }
+    }
+
+    #[test]
+    fn samples_of_the_process_weigh_what_it_says() {
+        let weight =
+            |objects, bytes| Some(Weight { objects: objects * OBJECT_UNIT, bytes: bytes * BYTE_UNIT });
+        assert_eq!(weight_of_sample(100, 100), weight(1, 100));
+        assert_eq!(weight_of_sample(100, 524_300), weight(5_243, 524_300));
+        assert_eq!(weight_of_sample(0, 0), weight(0, 0));
+        assert_eq!(weight_of_sample(0, 7), weight(7, 7));
+        let third = weight_of_sample(3, 1).map(|weight| weight.objects);
+        assert_eq!(third, Some(OBJECT_UNIT / 3));
+        // The largest that there can be fits, a larger one is none.
+        assert_eq!(weight_of_sample(1, MAX_SAMPLE - 1), weight(MAX_SAMPLE - 1, MAX_SAMPLE - 1));
+        assert!(weight_of_sample(MAX_SAMPLE - 1, MAX_SAMPLE - 1).is_some());
+        assert_eq!(weight_of_sample(1, MAX_SAMPLE), None);
+        assert_eq!(weight_of_sample(u64::MAX, 1), None);
     }
 
     #[test]

@@ -138,11 +138,16 @@ fn untracked(pid_tgid: u64, block: &Block) {
     }
 }
 
-/// Enters a new block.
+/// Enters a new block that stands for `weight`. The stack is that at `at`.
 #[inline(always)]
-pub(crate) fn allocated(caller: &arch::Registers, pid_tgid: u64, address: u64, call: &InFlight) {
-    let weight = sampling::weight(call.size, call.threshold);
-    let mut stack_id = stack::record(caller, pid_tgid, call);
+pub(crate) fn allocated(
+    at: &arch::Registers,
+    pid_tgid: u64,
+    address: u64,
+    call: &InFlight,
+    weight: sampling::Weight,
+) {
+    let mut stack_id = stack::record(at, pid_tgid, call);
     if totals_of(stack_id, pid_tgid, call.function).is_none() {
         count(Counter::StacksFull);
         diagnostics::say(|| diagnostics::no_room(pid_tgid, Counter::StacksFull));

@@ -24,6 +24,12 @@ pub(crate) fn entry(ctx: &ProbeContext, probe: Probe) {
         (FunctionKind::OtherFree, Some(number)) => arch::argument(ctx, number),
         _ => ctx.arg(0).unwrap_or_default(),
     };
+    block(address);
+}
+
+/// Takes a block off the books that is being freed, if it is on them.
+#[inline(always)]
+pub(crate) fn block(address: u64) {
     if address == 0 || !books::may_hold(address) {
         return;
     }

@@ -35,6 +35,7 @@ mod sample;
 mod stack;
 mod task;
 mod unwind;
+mod usdt;
 mod wrappers;
 
 use core::ffi::c_void;
@@ -98,6 +99,27 @@ pub fn free_entry(ctx: ProbeContext) -> u32 {
     // SAFETY: the context is the one this program was called with.
     if let Some(probe) = Probe::from_cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }) {
         free::entry(&ctx, probe);
+    }
+    0
+}
+
+/// A statically defined probe of a process that samples its own allocations: it has allocated. The cookie says
+/// where the arguments are.
+#[uprobe]
+pub fn usdt_allocated(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context is the one this program was called with.
+    if let Some(probe) = Probe::from_cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }) {
+        usdt::allocated(&ctx, probe);
+    }
+    0
+}
+
+/// The same: it has freed one of those.
+#[uprobe]
+pub fn usdt_freed(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context is the one this program was called with.
+    if let Some(probe) = Probe::from_cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }) {
+        usdt::freed(&ctx, probe);
     }
     0
 }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::bpf_probe_read_user,
     programs::{ProbeContext, RetProbeContext},
 };
-use memtrace_common::{Counter, InFlight, InFlightKey};
+use memtrace_common::{Counter, InFlight, InFlightKey, sampling};
 
 use crate::{arch, books, control, counters::count, in_flight, nested, task};
 
@@ -96,7 +96,7 @@ fn finish(key: &InFlightKey, call: &InFlight, caller: &arch::Registers, returned
         count(Counter::AllocationsFailed);
         return;
     }
-    books::allocated(caller, pid_tgid, address, &call);
+    books::allocated(caller, pid_tgid, address, &call, sampling::weight(call.size, call.threshold));
 }
 
 /// The address that the call has returned, 0 where it failed.

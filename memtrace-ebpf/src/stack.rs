@@ -25,8 +25,8 @@ struct Scratch {
 #[map]
 static SCRATCH: Array<Scratch> = Array::with_max_entries(SCRATCH_PER_CPU, 0);
 
-/// Walks the stack of the thread that returns from an allocation function to `caller`, announces it if it is
-/// new, and returns its id.
+/// Walks the stack of the thread that has allocated, from `caller`: where the allocation function returns to, or
+/// where a probe in the middle of one is. Announces it if it is new, and returns its id.
 #[inline(always)]
 pub(crate) fn record(caller: &arch::Registers, pid_tgid: u64, call: &InFlight) -> u64 {
     // SAFETY: the helper takes nothing and returns a number.

@@ -120,11 +120,12 @@ fn read_pair(address: u64) -> Option<[u64; 2]> {
 }
 
 impl Walk {
-    /// Begins a walk at an address that a call of process `tgid` has returned to, with the registers there.
+    /// Begins a walk of process `tgid` with these registers: at an address that a call has returned to, or where the
+    /// code was interrupted.
     #[inline(always)]
     pub(crate) fn begin(&mut self, tgid: u32, at: &arch::Registers) {
         self.address = at.address;
-        self.interrupted = 0;
+        self.interrupted = at.interrupted;
         self.stack_pointer = at.stack_pointer;
         self.by_frame_pointer = 0;
         self.frame_pointer = Register { value: at.frame_pointer, saved_at: 0 };
@@ -356,7 +357,7 @@ impl Walk {
     fn step_out_of_signal(&mut self) -> Result<(), StackEnd> {
         let Some(at) = arch::interrupted(self.stack_pointer) else { return Err(StackEnd::Unreadable) };
         self.address = at.address;
-        self.interrupted = 1;
+        self.interrupted = at.interrupted;
         self.stack_pointer = at.stack_pointer;
         self.by_frame_pointer = 0;
         self.frame_pointer = Register { value: at.frame_pointer, saved_at: 0 };

@@ -33,6 +33,12 @@ pub const RANDOM_CPP: Build = Build { source: "random.cpp", ..RANDOM_C };
 pub const RANDOM_RUST: Build = Build { source: "random.rs", ..LEAK };
 /// `custom.c`: an allocator of its own.
 pub const CUSTOM: Build = Build { source: "custom.c", ..LEAK };
+/// `usdt.c`: a program that samples its own allocations, and tells of them by probes of its own.
+pub const USDT: Build = Build { source: "usdt.c", ..LEAK };
+/// The same, whose probes are reached only while somebody looks, in a file that was moved after it was linked.
+pub const USDT_SEMAPHORES: Build = USDT.flags(&["-DSEMAPHORES", "-DPRELINKED"]);
+/// The same without any allocator that memtrace could find.
+pub const USDT_STATIC_STRIPPED: Build = Build { flags: &["-static"], stripped: true, ..USDT };
 /// `plugin.c`: loads a library with an allocator of its own.
 pub const PLUGIN: Build = Build { source: "plugin.c", ..LEAK };
 /// `sites.c`: a thousand allocating functions with the same distribution of sizes.

@@ -39,5 +39,6 @@ mod stopping;
 mod summary;
 mod symbols;
 mod unwinding;
+mod usdt;
 mod verbose;
 mod wrong_input;

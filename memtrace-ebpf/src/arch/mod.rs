@@ -10,6 +10,8 @@ pub(crate) struct Registers {
     pub(crate) frame_pointer: u64,
     /// What [`Rule`](memtrace_common::unwind::Rule) calls the third register.
     pub(crate) third: u64,
+    /// 0 where a call returns to the address; 1 where the code was interrupted at it.
+    pub(crate) interrupted: u64,
 }
 
 /// Where a function finds the address that it returns to.
@@ -25,6 +27,6 @@ pub(crate) enum ReturnAddress {
 mod x86_64;
 #[cfg(bpf_target_arch = "x86_64")]
 pub(crate) use x86_64::{
-    RETURN_ADDRESS, argument, entry_stack_pointer, entry_stack_pointer_of, interrupted, is_entry,
-    plt_stub_has_pushed, return_address, returned_to, returning_to,
+    RETURN_ADDRESS, argument, entry_stack_pointer, entry_stack_pointer_of, here, interrupted, is_entry,
+    plt_stub_has_pushed, register, return_address, returned_to, returning_to,
 };

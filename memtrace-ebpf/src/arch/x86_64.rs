@@ -6,7 +6,7 @@ use super::{Registers, ReturnAddress};
 use aya_ebpf::{
     EbpfContext,
     bindings::pt_regs,
-    helpers::{bpf_probe_read_user, generated::bpf_get_func_ip},
+    helpers::{bpf_probe_read_kernel, bpf_probe_read_user, generated::bpf_get_func_ip},
     programs::ProbeContext,
 };
 
@@ -66,12 +66,60 @@ pub(crate) fn argument(ctx: &ProbeContext, number: u8) -> u64 {
     }
 }
 
+/// Where each register stands among all of them, in the order of their numbers in DWARF (System V ABI, AMD64,
+/// figure 3.36).
+static OFFSETS: [u8; 16] = [
+    offset_of!(pt_regs, rax) as u8,
+    offset_of!(pt_regs, rdx) as u8,
+    offset_of!(pt_regs, rcx) as u8,
+    offset_of!(pt_regs, rbx) as u8,
+    offset_of!(pt_regs, rsi) as u8,
+    offset_of!(pt_regs, rdi) as u8,
+    offset_of!(pt_regs, rbp) as u8,
+    offset_of!(pt_regs, rsp) as u8,
+    offset_of!(pt_regs, r8) as u8,
+    offset_of!(pt_regs, r9) as u8,
+    offset_of!(pt_regs, r10) as u8,
+    offset_of!(pt_regs, r11) as u8,
+    offset_of!(pt_regs, r12) as u8,
+    offset_of!(pt_regs, r13) as u8,
+    offset_of!(pt_regs, r14) as u8,
+    offset_of!(pt_regs, r15) as u8,
+];
+
+/// The register that has this number in DWARF. By a helper, which other than a load takes any distance from
+/// the context: one branch for each register would have the verifier follow too many ways.
+#[inline(always)]
+pub(crate) fn register(ctx: &ProbeContext, number: u8) -> Option<u64> {
+    let offset = OFFSETS[usize::from(number & 15)];
+    // SAFETY: a read through the helper, which checks the address.
+    unsafe { bpf_probe_read_kernel(ctx.regs.cast::<u8>().add(offset.into()).cast::<u64>()) }.ok()
+}
+
+/// At a probe in the middle of a function: the registers as they are.
+#[inline(always)]
+pub(crate) fn here(regs: &pt_regs) -> Registers {
+    Registers {
+        address: regs.rip,
+        stack_pointer: regs.rsp,
+        frame_pointer: regs.rbp,
+        third: regs.rbx,
+        interrupted: 1,
+    }
+}
+
 /// At a return probe: the registers as the caller of the function finds them. `ret` has taken the return
 /// address off the stack, and the kernel sets the instruction pointer to the real one before it calls return
 /// probes (kernel/events/uprobes.c, `uprobe_handle_trampoline`).
 #[inline(always)]
 pub(crate) fn returned_to(regs: &pt_regs) -> Registers {
-    Registers { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp, third: regs.rbx }
+    Registers {
+        address: regs.rip,
+        stack_pointer: regs.rsp,
+        frame_pointer: regs.rbp,
+        third: regs.rbx,
+        interrupted: 0,
+    }
 }
 
 /// At a probe on a `ret`: the registers as the caller of the function will find them. The function has put
@@ -83,6 +131,7 @@ pub(crate) fn returning_to(regs: &pt_regs) -> Option<Registers> {
         stack_pointer: regs.rsp.wrapping_add(8),
         frame_pointer: regs.rbp,
         third: regs.rbx,
+        interrupted: 0,
     })
 }
 
@@ -121,5 +170,6 @@ pub(crate) fn interrupted(stack_pointer: u64) -> Option<Registers> {
         stack_pointer: read(SAVED_RSP)?,
         frame_pointer: read(SAVED_RBP)?,
         third: read(SAVED_RBX)?,
+        interrupted: 1,
     })
 }

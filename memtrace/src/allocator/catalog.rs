@@ -114,6 +114,10 @@ const RUST_REALLOC: Function =
 /// The family of CPython's allocator of objects, which is looked for only where somebody has asked for it.
 pub(super) const PYTHON: &str = "python";
 
+/// The family of the statically defined probes (USDT) by which a process tells of its own samples. They are no
+/// functions, and have other arguments: [`usdt`](super::usdt) reads where.
+pub(super) const USDT: &str = "otel_memory";
+
 /// `cfree`, and what else frees a block that is the first argument, has the shape of `free`.
 ///
 /// Sources: C17 7.22.3, POSIX, glibc's manual ("Allocating Storage"); the Itanium C++ ABI (mangling); jemalloc(3);
@@ -349,6 +353,7 @@ pub const FAMILIES: &[Family] = &[
             wraps("dealloc", Function::of(Free)),
         ],
     },
+    Family { name: USDT, prefixes: &["otel_memory:"], rows: &[row("alloc", Malloc), row("free", Free)] },
 ];
 
 /// Symbols by which allocators are known, and whose functions a file's then are; the first that is there decides.

@@ -13,6 +13,7 @@ use super::{
     inspect::{Entry, Probed},
     selection::CUSTOM,
     site::Site,
+    usdt::Usdt,
 };
 use crate::symbolize::{AddressSpace, Module, ModuleId, Region};
 
@@ -36,6 +37,8 @@ pub struct Discovered {
     pub family: &'static str,
     /// Whose function it is, where that is known: `glibc`, `jemalloc`, ...
     pub owner: Option<&'static str>,
+    /// Where it is no function but a statically defined probe in the middle of one.
+    pub usdt: Option<Usdt>,
 }
 
 impl Discovered {
@@ -47,6 +50,11 @@ impl Discovered {
     /// The file, and the offset in it at which the probe is to sit.
     pub fn place(&self) -> (ModuleId, u64) {
         (self.region.module().id(), self.function.file_offset + self.site.offset)
+    }
+
+    /// Where in the file the counter stands that the kernel is to raise while the probe is set; 0 where there is none.
+    pub fn semaphore(&self) -> u64 {
+        self.usdt.as_ref().and_then(|usdt| usdt.semaphore).unwrap_or_default()
     }
 
     /// Whose function it is, or else of which interface: the label `allocator` of stacks.
@@ -71,6 +79,11 @@ impl Discovered {
             0 => String::new(),
             rets => format!(" and at {rets} `ret` instructions, as it may throw"),
         };
+        if let Some(usdt) = &self.usdt {
+            let handling = self.site.handling.name();
+            let semaphore = usdt.semaphore.map_or("", |_| ", whose semaphore the kernel raises");
+            return format!("probe site ({instruction}, {handling}: {reason}{semaphore})");
+        }
         format!("probe site +{offset:#x} ({instruction}, {}: {reason}){rets}", self.site.handling.name())
     }
 
@@ -104,6 +117,8 @@ pub struct Discovery {
     /// In how many places a Python interpreter allocates objects by copies of the functions that have probes.
     pub python_copies: u64,
     wrappers: Vec<CallerRange>,
+    /// Probes of the process's own of which it is not decided whether they are used.
+    usdt: Vec<Discovered>,
     seen: HashSet<ModuleId>,
     files: Arc<Files>,
     /// The names of the user's functions that were found.
@@ -133,6 +148,25 @@ impl Discovery {
                     self.skipped.push(Skipped { path: module.path().to_owned(), function: None, reason });
                 }
             }
+        }
+        self.decide_on_usdt();
+    }
+
+    /// Uses the probes by which the process tells of its own samples, unless functions are probed, or may come to be,
+    /// by which it allocates the same blocks.
+    fn decide_on_usdt(&mut self) {
+        let probes = std::mem::take(&mut self.usdt);
+        let allocates = |found: &Discovered| found.usdt.is_none() && !found.probe.kind.frees();
+        // A program with a dynamic loader is about to have a C library.
+        let has_others = self.functions.iter().any(allocates) || self.loader_hook.is_some();
+        if self.files.selection().wants_only_usdt() || !has_others {
+            self.functions.extend(probes);
+            return;
+        }
+        for found in probes {
+            let reason = "the process has allocator functions, which would count the same blocks again: \
+                          `--allocator otel_memory` uses these probes instead";
+            self.skip(found.region.module(), &found.function.name, reason);
         }
     }
 
@@ -165,9 +199,11 @@ impl Discovery {
             rets: entry.rets.clone(),
             family: entry.family,
             owner: entry.owner,
+            usdt: entry.usdt.clone(),
         };
         match entry {
             Entry::Probed(entry) => self.functions.push(found(entry)),
+            Entry::Usdt(entry) => self.usdt.push(found(entry)),
             Entry::LoaderHook(entry) => self.loader_hook = Some(found(entry)),
             Entry::Wrapper => {
                 self.wrappers.push(CallerRange { start: address, end: address + function.size.max(1) });

@@ -113,6 +113,11 @@ impl<'c> ElfImage<'c> {
         segments.map(|segment| (segment.address(), self.bytes(segment.address(), segment.size())))
     }
 
+    /// The section of this name, if there is one.
+    pub fn section(&self, name: &str) -> Option<object::Section<'c, '_, &'c ReadCache<File>>> {
+        self.elf.section_by_name(name)
+    }
+
     /// Where a virtual address stands in the file, and how many bytes of its segment follow.
     pub fn file_position(&self, address: u64) -> Option<(u64, u64)> {
         self.elf.segments().find_map(|segment| {

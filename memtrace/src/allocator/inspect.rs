@@ -14,6 +14,7 @@ use super::{
     selection::{CUSTOM, Selection},
     site::{self, Site},
     straight_line,
+    usdt::{self, Usdt},
     wrapper::Known,
 };
 use crate::symbolize::Module;
@@ -43,6 +44,8 @@ pub(super) enum Entry {
     LoaderHook(Probed),
     /// One that does nothing but call another, and is left out of stacks.
     Wrapper,
+    /// No function, but a statically defined probe, which is used only in some processes.
+    Usdt(Probed),
 }
 
 /// A function that gets a probe: see [`Discovered`](super::Discovered).
@@ -53,6 +56,7 @@ pub(super) struct Probed {
     pub(super) rets: Vec<u64>,
     pub(super) family: &'static str,
     pub(super) owner: Option<&'static str>,
+    pub(super) usdt: Option<Usdt>,
 }
 
 /// Looks at a file; `is_main` where it is the executable of a process.
@@ -110,13 +114,21 @@ pub(super) fn inspect(
             Err(reason) => found.skipped.push((function.name, reason)),
         }
     }
+    if selection.wants_usdt() {
+        for probe in usdt::find(&image) {
+            match probe {
+                Ok((place, probed)) => found.entries.push((place, Entry::Usdt(probed))),
+                Err(skipped) => found.skipped.push(skipped),
+            }
+        }
+    }
     Ok(found)
 }
 
 fn loader_hook() -> Entry {
     let probe = Probe { stepped: true, ..Probe::new(FunctionKind::Free) };
     let site = site::choose(&[], FunctionKind::Free);
-    Entry::LoaderHook(Probed { probe, site, rets: Vec::new(), family: "loader", owner: None })
+    Entry::LoaderHook(Probed { probe, site, rets: Vec::new(), family: "loader", owner: None, usdt: None })
 }
 
 /// One file while its functions are looked at.
@@ -170,6 +182,6 @@ impl Inspected<'_, '_> {
             }
             probe.at_ret = true;
         }
-        Ok(Entry::Probed(Probed { probe, site, rets, family, owner: self.owner }))
+        Ok(Entry::Probed(Probed { probe, site, rets, family, owner: self.owner, usdt: None }))
     }
 }

@@ -13,6 +13,8 @@ mod python_copies;
 mod selection;
 pub mod site;
 mod straight_line;
+mod usdt;
+mod usdt_argument;
 mod wrapper;
 
 pub use binding::{Binding, Bindings, LookupOrder, Precedence};
@@ -22,3 +24,4 @@ pub use elf::{ElfError, ElfImage, FunctionSymbol};
 pub use files::Files;
 pub use linkage::Linkage;
 pub use selection::Selection;
+pub use usdt::Usdt;

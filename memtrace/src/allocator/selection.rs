@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    catalog::{self, Family, Function, PYTHON},
+    catalog::{self, Family, Function, PYTHON, USDT},
     custom::Custom,
 };
 
@@ -22,6 +22,16 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Whether the probes by which processes tell of their own samples are looked for.
+    pub(super) fn wants_usdt(&self) -> bool {
+        self.family.is_none() || self.wants_only_usdt()
+    }
+
+    /// Whether the user has asked for those and for nothing else of the table.
+    pub(super) fn wants_only_usdt(&self) -> bool {
+        self.family.is_some_and(|family| family.name == USDT)
+    }
+
     /// What the symbol `name` of a file is, and of which family. `is_main` says whether the file is the program
     /// itself.
     pub(super) fn find(&self, path: &Path, is_main: bool, name: &str) -> Option<(&'static str, Function)> {
@@ -36,6 +46,8 @@ impl Selection {
     pub(super) fn find_known(&self, name: &str) -> Option<(&'static str, Function)> {
         let (family, function) = catalog::find(name)?;
         let wanted = match self.family {
+            // A symbol of such a name is not the probe.
+            _ if family.name == USDT => false,
             Some(wanted) => wanted.name == family.name,
             None => family.name != PYTHON || self.python_objects,
         };

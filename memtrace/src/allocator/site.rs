@@ -139,6 +139,12 @@ pub fn choose(code: &[u8], kind: FunctionKind) -> Site {
     entry("no cheap instruction is near the entry")
 }
 
+/// The site of a statically defined probe, which stands at the beginning of `code`; `None` where there is no `nop`.
+pub fn at_nop(code: &[u8]) -> Option<Site> {
+    let first = Decoder::with_ip(64, code, 0, DecoderOptions::NONE).decode();
+    (first.mnemonic() == Mnemonic::Nop).then(|| site(&first, "the program has a probe there"))
+}
+
 fn site(instruction: &Instruction, reason: &'static str) -> Site {
     Site {
         offset: instruction.ip(),
@@ -204,6 +210,14 @@ mod tests {
         // Back to the entry itself does no harm: that is a new call.
         let code = [0x48, 0x85, 0xff, 0x48, 0x89, 0xf8, 0x74, 0x00, 0xeb, 0xf6];
         assert_eq!(offset(&code, FunctionKind::Free), (6, Handling::Emulated));
+    }
+
+    #[test]
+    fn statically_defined_probes_are_nops() {
+        assert_eq!(at_nop(&[0x90, 0x53]).map(|site| site.handling), Some(Handling::Emulated));
+        assert!(at_nop(&[0x0f, 0x1f, 0x44, 0, 0]).is_some());
+        assert_eq!(at_nop(&[0x53, 0x90]), None);
+        assert_eq!(at_nop(&[]), None);
     }
 
     #[test]

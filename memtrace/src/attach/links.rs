@@ -4,6 +4,8 @@ use std::os::fd::OwnedFd;
 
 use aya::programs::uprobe::UProbeLink;
 
+use crate::kernel::sys::PerfProbe;
+
 /// A held probe, or many in one.
 #[derive(Debug)]
 pub(super) enum Link {
@@ -11,6 +13,8 @@ pub(super) enum Link {
     Perf(#[expect(dead_code, reason = "held for its drop")] UProbeLink),
     /// Many probes of one file.
     Multi(#[expect(dead_code, reason = "held for its drop")] OwnedFd),
+    /// One probe as a perf event, which has a semaphore raised.
+    WithSemaphore(#[expect(dead_code, reason = "held for its drop")] PerfProbe),
 }
 
 /// Threads that wait side by side; they use no CPU time meanwhile.

@@ -17,6 +17,10 @@ pub struct Plan {
     /// Those that allocate and may throw, with probes on their `ret` instructions, which are set before the one at
     /// the entry.
     pub throwing: Vec<Discovered>,
+    /// Statically defined probes by which a process tells that it has freed one of its own samples.
+    pub usdt_frees: Vec<Discovered>,
+    /// The same: that it has allocated one.
+    pub usdt_allocations: Vec<Discovered>,
 }
 
 impl Plan {
@@ -25,6 +29,8 @@ impl Plan {
         let mut plan = Self::default();
         for found in functions.iter().filter(|found| !known.contains(&found.place())) {
             let part = match found.probe {
+                probe if found.usdt.is_some() && probe.kind.frees() => &mut plan.usdt_frees,
+                _ if found.usdt.is_some() => &mut plan.usdt_allocations,
                 probe if probe.kind.frees() => &mut plan.frees,
                 probe if probe.at_ret => &mut plan.throwing,
                 _ => &mut plan.allocations,
@@ -32,6 +38,13 @@ impl Plan {
             part.push(found.clone());
         }
         plan
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Discovered> {
+        [&self.frees, &self.allocations, &self.throwing, &self.usdt_frees, &self.usdt_allocations]
+            .into_iter()
+            .flatten()
     }
 
     /// Where the process's allocation functions stand, for telling calls that they make of each other.

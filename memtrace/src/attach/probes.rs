@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     allocator::Discovered,
-    kernel::{Kernel, Leg, LoadError},
+    kernel::{Kernel, Leg, LoadError, Places, sys::Uprobe},
     symbolize::{Module, ModuleId},
 };
 
@@ -119,9 +119,10 @@ impl Probes {
         self.set_all(kernel, Leg::AllocationEntry, pid, &plan.allocations)?;
         self.set_all(kernel, Leg::ThrowingReturn, pid, &plan.throwing)?;
         self.set_all(kernel, Leg::ThrowingEntry, pid, &plan.throwing)?;
-        let all = || plan.frees.iter().chain(&plan.allocations).chain(&plan.throwing);
-        all().for_each(|found| self.keep(found));
-        Ok(all().count())
+        self.set_all(kernel, Leg::UsdtFreed, pid, &plan.usdt_frees)?;
+        self.set_all(kernel, Leg::UsdtAllocated, pid, &plan.usdt_allocations)?;
+        plan.all().for_each(|found| self.keep(found));
+        Ok(plan.all().count())
     }
 
     /// Where in its file a function's probes of one leg are to be. Functions may have ends in common; an end has
@@ -165,21 +166,23 @@ impl Probes {
         }
         for functions in by_file.into_values() {
             let path = c_path(&open_path(functions[0])?);
-            let (mut offsets, mut cookies) = (Vec::new(), Vec::new());
+            let (mut offsets, mut cookies, mut semaphores) = (Vec::new(), Vec::new(), Vec::new());
             for found in &functions {
                 offsets.extend(self.new_offsets(leg, found));
                 cookies.resize(offsets.len(), found.probe.cookie());
+                semaphores.resize(offsets.len(), found.semaphore());
             }
             if offsets.is_empty() {
                 continue;
             }
-            let link = programs.attach(leg, &path, &offsets, &cookies, pid).map_err(|source| {
-                AttachError::MultiRefused {
-                    count: offsets.len(),
-                    path: functions[0].path().to_owned(),
-                    source,
-                }
-            })?;
+            let refused = |source| AttachError::MultiRefused {
+                count: offsets.len(),
+                path: functions[0].path().to_owned(),
+                source,
+            };
+            let places =
+                Places { path: &path, offsets: &offsets, cookies: &cookies, semaphores: &semaphores };
+            let link = programs.attach(leg, &places, pid).map_err(refused)?;
             self.links.extend(link.map(Link::Multi));
         }
         Ok(())
@@ -218,6 +221,9 @@ impl Probes {
         offset: u64,
     ) -> Result<(), AttachError> {
         let path = open_path(found)?;
+        if found.semaphore() != 0 {
+            return self.set_with_semaphore(kernel, program, pid, found, &path);
+        }
         let point = UProbeAttachPoint {
             location: UProbeAttachLocation::AbsoluteOffset(offset),
             cookie: Some(found.probe.cookie()),
@@ -232,6 +238,26 @@ impl Probes {
         let program = kernel.uprobe(program)?;
         let id = program.attach(point, &path, scope).map_err(refused)?;
         self.links.push(Link::Perf(program.take_link(id).map_err(refused)?));
+        Ok(())
+    }
+
+    /// As [`set`](Self::set), for a probe whose semaphore is to be raised: aya cannot do that.
+    fn set_with_semaphore(
+        &mut self,
+        kernel: &mut Kernel,
+        program: &'static str,
+        pid: u32,
+        found: &Discovered,
+        path: &std::path::Path,
+    ) -> Result<(), AttachError> {
+        let (offset, cookie) = (found.place().1, found.probe.cookie());
+        let probe = Uprobe { path: &c_path(path), offset, pid, cookie, semaphore: found.semaphore() };
+        let link = kernel.attach_perf(program, &probe)?.map_err(|source| AttachError::MultiRefused {
+            count: 1,
+            path: found.path().to_owned(),
+            source,
+        })?;
+        self.links.push(Link::WithSemaphore(link));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use procfs::process::Process;
 
 use crate::{
     allocator::{Binding, Bindings, Discovered},
-    kernel::Kernel,
+    kernel::{Kernel, LoadError},
     symbolize::AddressSpace,
 };
 
@@ -34,16 +34,24 @@ pub struct Traced {
 
 impl Traced {
     /// Gives numbers to those functions that have none, for the probes that are about to be set.
-    pub fn number(&mut self, kernel: &mut Kernel, functions: &mut [Discovered]) {
+    ///
+    /// # Errors
+    /// When the kernel refuses to be told where a probe has its arguments.
+    pub fn number(&mut self, kernel: &mut Kernel, functions: &mut [Discovered]) -> Result<(), LoadError> {
         for found in functions {
             let known = self.functions.iter().find(|known| known.found.place() == found.place());
             if let Some(known) = known {
                 found.probe.function = known.found.probe.function;
+                found.probe.places = known.found.probe.places;
                 continue;
+            }
+            if let Some(usdt) = &found.usdt {
+                found.probe.places = kernel.number_places(&usdt.places)?;
             }
             found.probe.function = kernel.number_function(found.probe.kind.frees());
             self.functions.push(TracedFunction { found: found.clone(), binding: None });
         }
+        Ok(())
     }
 
     /// Finds out which of the functions are the ones that are called by their names. It reads the symbols of all files,

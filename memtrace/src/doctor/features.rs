@@ -1,6 +1,6 @@
 //! What the kernel does for memtrace when it is asked to.
 
-use std::{fs, io};
+use std::io;
 
 use aya_obj::generated::bpf_map_type;
 
@@ -10,9 +10,6 @@ use super::{
     trial::{self, Kind, TrialError},
 };
 use crate::kernel::{AttachMode, Kernel, Limits, LoadError, Newcomers, Settings, Watch, sys};
-
-/// Where the kernel numbers the kinds of perf events (Documentation/ABI/testing/sysfs-bus-event_source-devices-*).
-const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe/type";
 
 /// What was tried.
 pub(super) struct Features {
@@ -73,14 +70,11 @@ fn ring_buffer() -> Check {
 
 fn uprobe_pmu() -> (Check, Option<u32>) {
     let check = Check::required("uprobe_pmu", "uprobe PMU", "setting probes as perf events");
-    let number = fs::read_to_string(UPROBE_PMU).and_then(|text| {
-        text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-    });
-    match number {
+    match sys::uprobe_pmu() {
         Ok(number) => (check.ok(format!("perf event type {number}")), Some(number)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let remedy = "mount /sys; otherwise boot a kernel built with CONFIG_UPROBE_EVENTS=y";
-            (check.missing(format!("there is no {UPROBE_PMU}"), remedy), None)
+            (check.missing(format!("there is no {}", sys::UPROBE_PMU), remedy), None)
         }
         Err(error) => (check.failed(&error, |_| "make /sys readable".to_owned()), None),
     }

@@ -78,7 +78,7 @@ pub(super) fn on_ourselves(kind: Kind) -> Result<(), TrialError> {
     let path = c"/proc/self/exe";
     match kind {
         Kind::Perf(pmu) => {
-            let probe = Uprobe { path, offset, pid, cookie: COOKIE };
+            let probe = Uprobe { path, offset, pid, cookie: COOKIE, semaphore: 0 };
             let _probe = sys::link_perf(&program, pmu, &probe).map_err(TrialError::Attach)?;
             trial::call(trial::emulated);
         }
@@ -90,6 +90,7 @@ pub(super) fn on_ourselves(kind: Kind) -> Result<(), TrialError> {
                 path,
                 offsets: &[offset],
                 cookies: &[COOKIE],
+                semaphores: &[],
                 pid,
             };
             let _link = link.create().map_err(TrialError::Attach)?;
@@ -107,13 +108,19 @@ pub(super) fn on_ourselves(kind: Kind) -> Result<(), TrialError> {
     Ok(())
 }
 
-/// Sets a probe at an offset of a file for process `pid`, and takes it off again.
+/// Sets a probe at an offset of a file for process `pid`, and takes it off again. For `semaphore` see [`Uprobe`].
 ///
 /// # Errors
 /// What did not work.
-pub(super) fn on_file(pmu: u32, path: &CString, offset: u64, pid: u32) -> Result<(), TrialError> {
+pub(super) fn on_file(
+    pmu: u32,
+    path: &CString,
+    offset: u64,
+    semaphore: u64,
+    pid: u32,
+) -> Result<(), TrialError> {
     let (_map, program) = load(Kind::Perf(pmu))?;
-    let probe = Uprobe { path, offset, pid, cookie: COOKIE };
+    let probe = Uprobe { path, offset, pid, cookie: COOKIE, semaphore };
     sys::link_perf(&program, pmu, &probe).map(drop).map_err(TrialError::Attach)
 }
 

@@ -10,7 +10,7 @@ use aya::{
     util::nr_cpus,
 };
 use aya_obj::btf::BtfKind;
-use memtrace_common::{Config, STACK_NOT_RECORDED, StackTotals, sampling};
+use memtrace_common::{Config, STACK_NOT_RECORDED, StackTotals, UsdtPlaces, sampling};
 
 use super::{
     AttachMode, Counters, LoadError, MultiPrograms, Prices, btf_member, forgotten::Forgotten,
@@ -118,6 +118,8 @@ pub struct Kernel {
     /// What is off the books since an exec.
     pub(super) forgotten: Forgotten,
     pub(super) ring_bytes: u32,
+    /// Where statically defined probes have their arguments: those that the kernel program knows.
+    pub(super) usdt_places: Vec<UsdtPlaces>,
 }
 
 impl Kernel {
@@ -194,6 +196,7 @@ impl Kernel {
             forgotten: Forgotten::default(),
             interval: settings.interval,
             ring_bytes: settings.limits.ring,
+            usdt_places: Vec::new(),
         };
         kernel.reset()?;
         Ok(kernel)

@@ -21,6 +21,7 @@ pub(crate) mod sys;
 mod sys_maps;
 pub(crate) mod trial;
 mod unwind_maps;
+mod usdt;
 
 pub use books::Books;
 pub use counters::Counters;
@@ -28,7 +29,7 @@ pub use error::LoadError;
 pub use load::{Kernel, Limits, Newcomers, Settings};
 pub use log::KernelLog;
 pub use mode::AttachMode;
-pub use multi::{Leg, MultiPrograms};
+pub use multi::{Leg, MultiPrograms, Places};
 pub use price::Prices;
 pub use process::{Abandoned, Watch};
 pub use unwind_maps::UnwindMaps;

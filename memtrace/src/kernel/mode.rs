@@ -58,6 +58,7 @@ impl AttachMode {
             path: c"/proc/self/exe",
             offsets: &[trial::file_offset(trial::emulated)?],
             cookies: &[0],
+            semaphores: &[],
             pid: std::process::id(),
         };
         link.create().map(drop)

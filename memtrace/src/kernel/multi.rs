@@ -33,11 +33,15 @@ pub enum Leg {
     ThrowingEntry,
     /// The `ret` instructions of such a function.
     ThrowingReturn,
+    /// A statically defined probe: the process has allocated one of its own samples.
+    UsdtAllocated,
+    /// The same: it has freed one.
+    UsdtFreed,
 }
 
 impl Leg {
     /// Those whose programs are loaded when they are needed.
-    const LATE: [Self; 2] = [Self::ThrowingEntry, Self::ThrowingReturn];
+    const LATE: [Self; 4] = [Self::ThrowingEntry, Self::ThrowingReturn, Self::UsdtAllocated, Self::UsdtFreed];
 
     fn at_return(self) -> bool {
         self == Self::AllocationReturn
@@ -51,6 +55,8 @@ impl Leg {
             Self::ThrowingReturn => "allocate_ret",
             Self::AllocationReturn => "allocate_return",
             Self::Loader => "loader_changed",
+            Self::UsdtAllocated => "usdt_allocated",
+            Self::UsdtFreed => "usdt_freed",
         }
     }
 
@@ -59,7 +65,7 @@ impl Leg {
         match (self, mode) {
             (_, AttachMode::Perf)
             | (Self::AllocationReturn, AttachMode::Session)
-            | (Self::ThrowingEntry | Self::ThrowingReturn, _) => None,
+            | (Self::ThrowingEntry | Self::ThrowingReturn | Self::UsdtAllocated | Self::UsdtFreed, _) => None,
             (Self::Loader, _) => Some(("loader_changed", AttachType::Multi)),
             (Self::Free, _) => Some(("free_entry", AttachType::Multi)),
             (Self::AllocationEntry, AttachMode::Session) => Some(("allocate_session", AttachType::Session)),
@@ -67,6 +73,19 @@ impl Leg {
             (Self::AllocationReturn, AttachMode::Multi) => Some(("allocate_return", AttachType::Multi)),
         }
     }
+}
+
+/// Where probes are to be set in one file.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// The file.
+    pub path: &'a CStr,
+    /// Offsets in the file, each that of an instruction.
+    pub offsets: &'a [u64],
+    /// What the kernel program is told at each.
+    pub cookies: &'a [u64],
+    /// Where in the file the counter stands that the kernel raises for each, 0 for none; empty for none at all.
+    pub semaphores: &'a [u64],
 }
 
 /// The loaded programs.
@@ -108,22 +127,15 @@ impl MultiPrograms {
         Ok(Some((late.get_or_init(|| fd), AttachType::Multi)))
     }
 
-    /// Sets probes for one leg at `offsets` of the file `path`, in process `pid`, each with its cookie.
-    /// They are there until the descriptor is closed. `None` where the mode has no probes for this leg.
+    /// Sets probes for one leg in process `pid`. They are there until the descriptor is closed. `None` where the mode has no probes for this leg.
     ///
     /// # Errors
     /// When the kernel refuses them.
-    pub fn attach(
-        &self,
-        leg: Leg,
-        path: &CStr,
-        offsets: &[u64],
-        cookies: &[u64],
-        pid: u32,
-    ) -> io::Result<Option<OwnedFd>> {
+    pub fn attach(&self, leg: Leg, places: &Places<'_>, pid: u32) -> io::Result<Option<OwnedFd>> {
         let Some((program, attach_type)) = self.program(leg)? else { return Ok(None) };
-        let link =
-            MultiLink { program, attach_type, at_return: leg.at_return(), path, offsets, cookies, pid };
+        let Places { path, offsets, cookies, semaphores } = *places;
+        let at_return = leg.at_return();
+        let link = MultiLink { program, attach_type, at_return, path, offsets, cookies, semaphores, pid };
         link.create().map(Some)
     }
 }

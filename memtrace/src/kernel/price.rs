@@ -11,7 +11,7 @@ use std::{
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use memtrace_common::{Counter, FunctionKind, Probe};
 
-use super::{AttachMode, Kernel, Leg, LoadError, trial};
+use super::{AttachMode, Kernel, Leg, LoadError, Places, trial};
 
 /// What one call of a probed function costs more than without a probe.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -109,9 +109,9 @@ fn attach(
         if kernel.mode() == AttachMode::Perf {
             held.push(Held::Perf(attach_perf(kernel, *leg, offset, cookie)?));
         } else if let Some(programs) = kernel.multi() {
-            let link = programs
-                .attach(*leg, c"/proc/self/exe", &[offset], &[cookie], std::process::id())
-                .map_err(failed)?;
+            let (path, offsets, cookies) = (c"/proc/self/exe", &[offset], &[cookie]);
+            let places = Places { path, offsets, cookies, semaphores: &[] };
+            let link = programs.attach(*leg, &places, std::process::id()).map_err(failed)?;
             held.extend(link.map(Held::Multi));
         }
     }

@@ -32,6 +32,10 @@ const AT_RETURN: u32 = 1;
 
 const PERF_EVENT: u32 = bpf_attach_type::BPF_PERF_EVENT as u32;
 
+/// `PERF_UPROBE_REF_CTR_OFFSET_SHIFT` (kernel/events/core.c): where in the event's configuration the offset of a
+/// semaphore stands.
+const SEMAPHORE_SHIFT: u32 = 32;
+
 /// `PERF_FLAG_FD_CLOEXEC`.
 const CLOSE_ON_EXEC: libc::c_ulong = 8;
 
@@ -261,6 +265,8 @@ pub(crate) struct Uprobe<'a> {
     pub(crate) offset: u64,
     pub(crate) pid: u32,
     pub(crate) cookie: u64,
+    /// Where in the file the counter of two bytes stands that the kernel raises as long as the probe is set, or 0.
+    pub(crate) semaphore: u64,
 }
 
 /// One link that sets probes at many places of one file, for one process.
@@ -277,6 +283,9 @@ pub(crate) struct MultiLink<'a> {
     pub(crate) offsets: &'a [u64],
     /// What the program is told at each.
     pub(crate) cookies: &'a [u64],
+    /// Where in the file the counter of two bytes stands that the kernel raises for each, 0 for none; empty for none
+    /// at all.
+    pub(crate) semaphores: &'a [u64],
     /// The process.
     pub(crate) pid: u32,
 }
@@ -285,8 +294,9 @@ impl MultiLink<'_> {
     /// Sets the probes. They are there until the descriptor is closed.
     pub(crate) fn create(&self) -> io::Result<OwnedFd> {
         assert_eq!(self.offsets.len(), self.cookies.len(), "one cookie for each probe");
+        assert!(self.semaphores.is_empty() || self.semaphores.len() == self.offsets.len());
         let mut attr = zeroed();
-        // SAFETY: BPF_LINK_CREATE reads this member. Path, offsets and cookies outlive the call.
+        // SAFETY: BPF_LINK_CREATE reads this member. Path, offsets, cookies and semaphores outlive the call.
         unsafe {
             let link = &mut attr.link_create;
             link.__bindgen_anon_1.prog_fd = self.program.as_raw_fd() as u32;
@@ -295,12 +305,24 @@ impl MultiLink<'_> {
             multi.path = self.path.as_ptr() as u64;
             multi.offsets = self.offsets.as_ptr() as u64;
             multi.cookies = self.cookies.as_ptr() as u64;
+            if self.semaphores.iter().any(|offset| *offset != 0) {
+                multi.ref_ctr_offsets = self.semaphores.as_ptr() as u64;
+            }
             multi.cnt = self.offsets.len() as u32;
             multi.flags = if self.at_return { AT_RETURN } else { 0 };
             multi.pid = self.pid;
             bpf_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
         }
     }
+}
+
+/// Where the kernel numbers the kinds of perf events (Documentation/ABI/testing/sysfs-bus-event_source-devices-*).
+pub(crate) const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe/type";
+
+/// The number of the `uprobe` PMU.
+pub(crate) fn uprobe_pmu() -> io::Result<u32> {
+    let text = std::fs::read_to_string(UPROBE_PMU)?;
+    text.trim().parse().map_err(io::Error::other)
 }
 
 /// A probe that was set through a perf event. It is taken off when both descriptors are closed.
@@ -311,13 +333,13 @@ pub(crate) struct PerfProbe {
 }
 
 /// Sets a probe through a perf event of type `pmu`, which is that of the `uprobe` PMU.
-pub(crate) fn link_perf(program: &OwnedFd, pmu: u32, probe: &Uprobe<'_>) -> io::Result<PerfProbe> {
+pub(crate) fn link_perf(program: impl AsFd, pmu: u32, probe: &Uprobe<'_>) -> io::Result<PerfProbe> {
     let event = perf_event(pmu, probe)?;
     let mut attr = zeroed();
     // SAFETY: BPF_LINK_CREATE reads this member, which has no pointers for perf events.
     let link = unsafe {
         let link = &mut attr.link_create;
-        link.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+        link.__bindgen_anon_1.prog_fd = program.as_fd().as_raw_fd() as u32;
         link.__bindgen_anon_2.target_fd = event.as_raw_fd() as u32;
         link.attach_type = PERF_EVENT;
         link.__bindgen_anon_3.perf_event.bpf_cookie = probe.cookie;
@@ -331,6 +353,7 @@ fn perf_event(pmu: u32, probe: &Uprobe<'_>) -> io::Result<OwnedFd> {
     let mut attr: perf_event_attr = unsafe { mem::zeroed() };
     attr.type_ = pmu;
     attr.size = size_of::<perf_event_attr>() as u32;
+    attr.config = probe.semaphore << SEMAPHORE_SHIFT;
     attr.__bindgen_anon_3.uprobe_path = probe.path.as_ptr() as u64;
     attr.__bindgen_anon_4.probe_offset = probe.offset;
     let (any_cpu, no_group): (libc::c_int, libc::c_int) = (-1, -1);

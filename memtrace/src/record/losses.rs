@@ -47,6 +47,11 @@ const LOSSES: &[(Counter, &str, &str)] = &[
         "addresses stored by posix_memalign could not be read: those allocations were not recorded",
     ),
     (
+        Counter::UsdtUnreadable,
+        "usdt_unreadable",
+        "times the arguments of the process's own probes (otel_memory) could not be read or were impossible: those allocations or frees were not recorded",
+    ),
+    (
         Counter::ImageChangesLost,
         "image_changes_lost",
         "times the process executed a program or loaded libraries unnoticed: allocations there may be missing",

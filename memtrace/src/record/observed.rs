@@ -149,7 +149,7 @@ impl Observed {
     pub(super) fn probe_new_code(&mut self, engine: &mut Engine) -> Result<(), SessionError> {
         self.discovery.update(&self.space);
         let pid = self.target.pid;
-        engine.traced.number(&mut engine.kernel, &mut self.discovery.functions);
+        engine.traced.number(&mut engine.kernel, &mut self.discovery.functions)?;
         if tracing::enabled!(tracing::Level::INFO) {
             let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
             engine.traced.bind(&self.space, process.as_ref());

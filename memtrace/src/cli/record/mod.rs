@@ -102,7 +102,8 @@ pub(super) struct Args {
     ring_size: Option<u32>,
 
     /// Only the functions of one family in the table of allocators, for a process in which another one is in the
-    /// way; docs/allocators.md has the table
+    /// way, or otel_memory: only the samples that the process itself draws and tells of by probes of its own (USDT);
+    /// docs/allocators.md has the table
     #[arg(long, value_name = "NAME", value_parser = allocators::family())]
     allocator: Option<String>,
 

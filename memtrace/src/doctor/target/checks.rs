@@ -218,7 +218,7 @@ fn probe(found: &Discovered, pmu: u32, pid: u32) -> Result<(), TrialError> {
     let path = found.region.module().open_path().map_err(gone)?;
     let path = CString::new(path.into_os_string().into_vec())
         .map_err(|error| TrialError::Attach(std::io::Error::from(error)))?;
-    trial::on_file(pmu, &path, found.function.file_offset, pid)
+    trial::on_file(pmu, &path, found.function.file_offset, found.semaphore(), pid)
 }
 
 /// The higher, the more rarely programs call it.
