@@ -44,7 +44,7 @@ pub(crate) const TESTS: &[Package] = &[
     package("redis-server", "a real server to attach to"),
     package("redis-tools", "redis-benchmark, its load"),
     package("postgresql", "a real server with a process for each connection, and pgbench, its load"),
-    package("nginx", "a real server that makes its processes beforehand"),
+    package("nginx", "a real server that makes its processes beforehand, and has pools on top of malloc"),
     package("wrk", "its load"),
     package("python3", "a real interpreter to attach to"),
     package("python3-pip", "fetches the Go toolchain"),
@@ -55,7 +55,6 @@ pub(crate) const TESTS: &[Package] = &[
     package("libjemalloc-dev", "an allocator to link and to preload"),
     package("libgoogle-perftools-dev", "tcmalloc, another one"),
     package("libmimalloc-dev", "mimalloc, another one"),
-    package("nginx-light", "a real server with an allocator on top of malloc"),
     package("bsdutils", "script: the tests of what happens on a terminal"),
 ];
 
