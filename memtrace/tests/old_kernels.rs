@@ -1,32 +1,17 @@
 //! What is done on kernels that are older than this machine's. Attaching takes root.
 
-use std::sync::Arc;
-
-use memtrace::kernel::{AttachMode, Kernel, Limits, Newcomers, Settings};
-use memtrace::record::{Engine, Follow, Options, PythonMode, Recording, Session};
+use memtrace::kernel::{AttachMode, Kernel, Settings};
+use memtrace::record::{Engine, Options, Recording, Session};
 use memtrace::target::launch;
 use memtrace_common::Counter;
 
 /// Records all allocations of a small program.
 async fn record(mode: AttachMode, loop_helper: bool) -> Recording {
-    let limits = Limits::for_interval(1);
-    let settings = Settings {
-        interval: 1,
-        limits,
-        mode,
-        max_frames: 127,
-        events: false,
-        captures: false,
-        log: false,
-        newcomers: Newcomers::default(),
-        threads: false,
-        loop_helper,
-    };
+    let settings = Settings { mode, loop_helper, ..Settings::new(1) };
     let kernel = Kernel::load(&settings).expect("the kernel accepts the program");
     let engine = Engine::new(kernel).expect("prices can be measured");
     let command = launch("/bin/ls", &["/".to_owned()]).expect("the program starts");
-    let options = Options { python: PythonMode::Off, follow: Follow::Nobody, allocators: Arc::default() };
-    let mut session = Session::launch(engine, command, options).expect("it is recorded");
+    let mut session = Session::launch(engine, command, Options::default()).expect("it is recorded");
     while !session.is_over() {
         session.process_events().await.expect("the kernel's events can be read");
     }

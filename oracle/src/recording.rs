@@ -1,12 +1,12 @@
 //! Recording one program with memtrace, and comparing each of its walks.
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use memtrace::collect::CapturedWalk;
-use memtrace::kernel::{AttachMode, Kernel, Limits, Newcomers, Settings};
-use memtrace::record::{Engine, Follow, Options, PythonMode, Recording, Session};
+use memtrace::kernel::{Kernel, Limits, Settings};
+use memtrace::record::{Engine, Options, Recording, Session};
 use memtrace::target::{Labels, Launched, Target, launch};
 use memtrace_common::{Counter, MAX_FRAMES, StackEnd};
 use tokio::time::{Instant, sleep_until};
@@ -32,19 +32,13 @@ const RING: u32 = 64 << 20;
 /// When it cannot be recorded.
 pub(crate) async fn record(name: &str, interval: u64, load: Load) -> Result<Figures> {
     let settings = Settings {
-        interval,
         limits: Limits { ring: RING, ..Limits::for_interval(interval) },
-        mode: AttachMode::best(),
         max_frames: MAX_FRAMES as u32,
-        events: false,
         captures: true,
-        log: false,
-        newcomers: Newcomers::default(),
-        threads: false,
-        loop_helper: true,
+        ..Settings::new(interval)
     };
     let engine = Engine::new(Kernel::load(&settings)?)?;
-    let options = Options { python: PythonMode::Off, follow: Follow::Nobody, allocators: Arc::default() };
+    let options = Options::default();
     let session = match &load.traced {
         Traced::Running(pid) => {
             Session::attach(engine, vec![(Target::open(*pid)?, Labels::default())], options)

@@ -52,8 +52,7 @@ const TCMALLOC_MINIMAL: Library = Library {
     file: "libtcmalloc_minimal.so.4",
     linked_c: RANDOM_C.flags(&["-pthread", "-DPORTABLE", "-ltcmalloc_minimal"]),
     linked_cpp: RANDOM_CPP.flags(&["-pthread", "-DOWN_OPERATORS", "-ltcmalloc_minimal"]),
-    cpp: CPP,
-    name: "tcmalloc",
+    ..TCMALLOC
 };
 
 /// Debian's is compiled as C, and ends the program where it should throw.

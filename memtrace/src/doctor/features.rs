@@ -9,7 +9,7 @@ use super::{
     kernel, privileges,
     trial::{self, Kind, TrialError},
 };
-use crate::kernel::{AttachMode, Kernel, Limits, LoadError, Newcomers, Settings, Watch, sys};
+use crate::kernel::{Kernel, LoadError, Newcomers, Settings, Watch, sys};
 
 /// What was tried.
 pub(super) struct Features {
@@ -129,19 +129,8 @@ fn kernel_program() -> [Check; 2] {
         "BTF tracepoint",
         "noticing new processes, and that one executes another program (sched_process_exec, task_newtask, page_fault_user)",
     );
-    let mode = AttachMode::best();
-    let settings = Settings {
-        interval: 512 << 10,
-        limits: Limits::for_interval(512 << 10),
-        mode,
-        max_frames: 127,
-        events: false,
-        captures: false,
-        log: false,
-        newcomers: Newcomers { children: true, all: true },
-        threads: false,
-        loop_helper: true,
-    };
+    let newcomers = Newcomers { children: true, all: true };
+    let settings = Settings { newcomers, ..Settings::new(512 << 10) };
     let untried = "cannot be tried without the kernel program";
     let mut kernel = match Kernel::load(&settings) {
         Ok(kernel) => kernel,

@@ -76,6 +76,28 @@ pub struct Settings {
     pub loop_helper: bool,
 }
 
+impl Settings {
+    /// Those of a plain recording with this interval, in the best mode that the kernel has, of nobody but the processes
+    /// that are named.
+    pub fn new(interval: u64) -> Self {
+        Self {
+            interval,
+            limits: Limits::for_interval(interval),
+            mode: AttachMode::best(),
+            max_frames: DEFAULT_FRAMES,
+            events: false,
+            captures: false,
+            log: false,
+            newcomers: Newcomers::default(),
+            threads: false,
+            loop_helper: true,
+        }
+    }
+}
+
+/// How many frames of a stack are kept, unless something else is said.
+const DEFAULT_FRAMES: u32 = 127;
+
 /// New processes that userspace wants to know of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Newcomers {

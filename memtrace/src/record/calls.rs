@@ -1,13 +1,13 @@
 //! Counting calls for a moment, without recording anything.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Engine, Follow, Options, PythonMode, Session, SessionError};
+use super::{Engine, Options, Session, SessionError};
 use crate::{
     attach::TracedFunction,
-    kernel::{AttachMode, Kernel, Limits, Newcomers, Settings},
+    kernel::{AttachMode, Kernel, Settings},
     target::{Labels, Target},
 };
 
@@ -20,22 +20,14 @@ const NEVER: u64 = u64::MAX;
 /// # Errors
 /// As [`Session::attach`].
 pub async fn count_calls(target: Target, time: Duration) -> Result<Vec<(TracedFunction, u64)>, SessionError> {
-    let mode = if target.has_lost_main_thread() { AttachMode::Perf } else { AttachMode::best() };
-    let settings = Settings {
-        interval: NEVER,
-        limits: Limits { live: 1, stacks: 2, ..Limits::for_interval(NEVER) },
-        mode,
-        max_frames: 1,
-        events: false,
-        captures: false,
-        log: false,
-        newcomers: Newcomers::default(),
-        threads: false,
-        loop_helper: true,
-    };
+    let mut settings = Settings { max_frames: 1, ..Settings::new(NEVER) };
+    (settings.limits.live, settings.limits.stacks) = (1, 2);
+    if target.has_lost_main_thread() {
+        settings.mode = AttachMode::Perf;
+    }
     let engine = Engine::new(Kernel::load(&settings)?)?;
-    let options = Options { python: PythonMode::Off, follow: Follow::Nobody, allocators: Arc::default() };
-    let mut session = Session::attach(engine, vec![(target, Labels::default())], options)?;
+    let targets = vec![(target, Labels::default())];
+    let mut session = Session::attach(engine, targets, Options::default())?;
     let deadline = Instant::now() + time;
     while !session.is_over() {
         tokio::select! {

@@ -16,3 +16,10 @@ pub struct Options {
     /// Which allocators are looked for.
     pub allocators: Arc<allocator::Files>,
 }
+
+impl Default for Options {
+    /// The processes that are named, all known allocators, and native functions alone.
+    fn default() -> Self {
+        Self { python: PythonMode::Off, follow: Follow::Nobody, allocators: Arc::default() }
+    }
+}

@@ -106,7 +106,6 @@ impl Recorder<'_> {
         let mut signals = Signals::new().context("cannot listen for signals")?;
 
         let settings = Settings {
-            interval: args.sample_interval,
             limits: self.limits(),
             mode: args.attach_mode.unwrap_or_else(|| match targets.as_deref() {
                 Some([(target, _)]) if target.has_lost_main_thread() => AttachMode::Perf,
@@ -114,11 +113,10 @@ impl Recorder<'_> {
             }),
             max_frames: args.max_frames,
             events: args.events.is_some(),
-            captures: false,
             log: self.verbosity.verbose >= 2,
             newcomers: follow.newcomers(),
             threads: args.threads,
-            loop_helper: true,
+            ..Settings::new(args.sample_interval)
         };
         let line = targets.is_none().then(Line::new).transpose()?;
         let mut engine = Engine::new(Kernel::load(&settings)?)?;
@@ -267,7 +265,7 @@ impl Recorder<'_> {
             if session.is_over() {
                 break End::Exited;
             }
-            if session.launched().is_some() && session.has_first_ended() && !said {
+            if !said && session.has_first_ended() && session.launched().is_some() {
                 said = true;
                 progress.clear();
                 self.say(

@@ -79,8 +79,11 @@ impl Session {
             Err(error) => {
                 tracing::info!(pid, "a new process cannot be followed: {:#}", anyhow::Error::from(error));
                 self.newcomers.missed += 1;
-                self.engine.kernel.unwatch(pid)?;
-                self.engine.kernel.take_books(&BTreeSet::from([pid]))?;
+                if parent.is_some() {
+                    self.engine.kernel.unwatch(pid)?;
+                    // What it has inherited.
+                    self.engine.kernel.take_books(&BTreeSet::from([pid]))?;
+                }
                 if stops {
                     let_go(pid);
                 }
