@@ -41,6 +41,7 @@ pub(crate) const TESTS: &[Package] = &[
     package("libc6-dev", "their headers, and libc.a for the statically linked one"),
     package("binutils", "strip, objcopy and readelf for fixtures; `pprof -list` calls addr2line and objdump"),
     package("graphviz", "`pprof -svg` calls dot"),
+    package("xz-utils", "compresses debug information as distributions do"),
     package("redis-server", "a real server to attach to"),
     package("redis-tools", "redis-benchmark, its load"),
     package("postgresql", "a real server with a process for each connection, and pgbench, its load"),
